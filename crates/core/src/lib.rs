@@ -1,0 +1,21 @@
+//! All that a self-supervised method may use, and the contract that it keeps.
+//!
+//! A method file imports this crate and no other of the workspace.
+//! What is here is used by two methods or more, or by everything around them; what one paper alone needs stays in
+//! that method's file.
+
+pub mod augment;
+pub mod data;
+pub mod ema;
+pub mod encoder;
+pub mod head;
+pub mod layer;
+pub mod loss;
+pub mod method;
+pub mod optimiser;
+pub mod progress;
+pub mod rng;
+pub mod store;
+pub mod tensor;
+
+pub use tch::{self, Device, Kind, Tensor, no_grad};

@@ -1,0 +1,239 @@
+//! Where all that a method remembers lives: named tensors in one store. Saving the store saves the method.
+
+use crate::rng::{Purpose, Rng, hash_name};
+use std::cell::RefCell;
+use tch::{Device, Tensor};
+
+/// What the optimiser may do with a variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Trained, with weight decay and, under LARS, with an adapted rate: weights of linear and convolution layers.
+    Weight,
+    /// Trained, without either: biases, norm parameters, tokens, positions.
+    NoDecay,
+    /// Not trained: running statistics, target networks, queues, memory banks, codebooks, assignments.
+    Buffer,
+}
+
+/// One named tensor of a store.
+pub struct Variable {
+    /// Unique, parts joined by dots: `encoder.layer1.0.conv1.weight`.
+    pub name: String,
+    pub tensor: Tensor,
+    pub role: Role,
+    /// Whether its learning rate stays at the peak instead of following the schedule (SimSiam's predictor).
+    pub fixed_rate: bool,
+}
+
+impl Variable {
+    /// A second handle on the same memory.
+    fn share(&self) -> Variable {
+        Variable {
+            name: self.name.clone(),
+            tensor: self.tensor.shallow_clone(),
+            role: self.role,
+            fixed_rate: self.fixed_rate,
+        }
+    }
+}
+
+/// Initial values of a variable.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    Const(f64),
+    /// Uniform on [-bound, bound].
+    Uniform(f64),
+    /// Normal with this standard deviation.
+    Normal(f64),
+    /// Normal with this standard deviation, redrawn outside two of them.
+    TruncNormal(f64),
+}
+
+/// The variables of one method, in the order of their creation.
+pub struct Store {
+    variables: RefCell<Vec<Variable>>,
+    seed: u64,
+    device: Device,
+}
+
+impl Store {
+    /// An empty store. A variable's initial values depend on `seed` and on its name alone, not on the device, the
+    /// method or what was made before it: the encoders of two methods with one seed start equal.
+    pub fn new(seed: u64, device: Device) -> Store {
+        Store { variables: RefCell::new(Vec::new()), seed, device }
+    }
+
+    /// Where its tensors live.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The place from which a method makes its variables.
+    pub fn root(&self) -> Path<'_> {
+        Path { store: self, prefix: String::new(), frozen: false, fixed_rate: false }
+    }
+
+    /// All variables, in the order of their creation; the tensors share memory with the store.
+    pub fn variables(&self) -> Vec<Variable> {
+        self.variables.borrow().iter().map(Variable::share).collect()
+    }
+
+    /// The variables that an optimiser steps.
+    pub fn trainable(&self) -> Vec<Variable> {
+        self.variables().into_iter().filter(|v| v.role != Role::Buffer).collect()
+    }
+
+    /// Variables below `prefix` (a name without its last dot).
+    pub fn below(&self, prefix: &str) -> Vec<Variable> {
+        let prefix = format!("{prefix}.");
+        self.variables().into_iter().filter(|v| v.name.starts_with(&prefix)).collect()
+    }
+
+    /// The number of trained values.
+    pub fn parameters(&self) -> usize {
+        self.trainable().iter().map(|v| v.tensor.numel()).sum()
+    }
+}
+
+/// A place in a store under which variables are made; `&path / "name"` goes one level down.
+#[derive(Clone)]
+pub struct Path<'a> {
+    store: &'a Store,
+    prefix: String,
+    frozen: bool,
+    fixed_rate: bool,
+}
+
+impl<'a> Path<'a> {
+    /// The same place; all variables made below it are buffers, without gradient.
+    pub fn frozen(&self) -> Path<'a> {
+        Path { frozen: true, ..self.clone() }
+    }
+
+    /// The same place; variables made below it are trained at the schedule's peak rate throughout.
+    pub fn fixed_rate(&self) -> Path<'a> {
+        Path { fixed_rate: true, ..self.clone() }
+    }
+
+    /// Its name: parts joined by dots, empty at the root.
+    pub fn name(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Where its tensors live.
+    pub fn device(&self) -> Device {
+        self.store.device
+    }
+
+    /// The store it lies in.
+    pub fn store(&self) -> &'a Store {
+        self.store
+    }
+
+    fn child(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.into() } else { format!("{}.{name}", self.prefix) }
+    }
+
+    /// Makes an f32 variable with initial values drawn from its name's own stream.
+    ///
+    /// # Panics
+    /// If the name is taken.
+    pub fn variable(&self, name: &str, shape: &[i64], role: Role, init: Init) -> Tensor {
+        let name = self.child(name);
+        let n = shape.iter().product::<i64>() as usize;
+        let mut rng = Rng::new(self.store.seed, Purpose::Init, 0, hash_name(&name), 0);
+        let mut draw: Box<dyn FnMut() -> f64> = match init {
+            Init::Const(value) => Box::new(move || value),
+            Init::Uniform(bound) => Box::new(move || rng.range(-bound, bound)),
+            Init::Normal(std) => Box::new(move || std * rng.normal()),
+            Init::TruncNormal(std) => Box::new(move || loop {
+                let x = rng.normal();
+                if x.abs() <= 2.0 {
+                    return std * x;
+                }
+            }),
+        };
+        let values: Vec<f32> = (0..n).map(|_| draw() as f32).collect();
+        self.add(name, Tensor::from_slice(&values).view(shape), role)
+    }
+
+    /// Makes a buffer that starts with the values (and the kind) of `tensor`.
+    ///
+    /// # Panics
+    /// If the name is taken.
+    pub fn buffer(&self, name: &str, tensor: &Tensor) -> Tensor {
+        self.add(self.child(name), tensor.copy(), Role::Buffer)
+    }
+
+    fn add(&self, name: String, tensor: Tensor, role: Role) -> Tensor {
+        let role = if self.frozen { Role::Buffer } else { role };
+        let tensor = tensor.to_device(self.store.device).set_requires_grad(role != Role::Buffer);
+        let mut variables = self.store.variables.borrow_mut();
+        assert!(variables.iter().all(|v| v.name != name), "the store has a variable `{name}` already");
+        variables.push(Variable { name, tensor: tensor.shallow_clone(), role, fixed_rate: self.fixed_rate });
+        tensor
+    }
+}
+
+impl<'a, S: std::fmt::Display> std::ops::Div<S> for &Path<'a> {
+    type Output = Path<'a>;
+
+    fn div(self, name: S) -> Path<'a> {
+        Path { prefix: self.child(&name.to_string()), ..self.clone() }
+    }
+}
+
+impl<'a, S: std::fmt::Display> std::ops::Div<S> for Path<'a> {
+    type Output = Path<'a>;
+
+    fn div(self, name: S) -> Path<'a> {
+        &self / name
+    }
+}
+
+/// Copies the values of `source` into `target`, converting kind and device.
+///
+/// # Panics
+/// If their shapes differ.
+pub fn assign(target: &Tensor, source: &Tensor) {
+    assert_eq!(target.size(), source.size(), "assign needs equal shapes");
+    tch::no_grad(|| target.shallow_clone().copy_(&source.to_kind(target.kind())));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn initial_values_depend_on_seed_and_name_alone() {
+        let make = |seed, names: &[&str]| {
+            let store = Store::new(seed, Device::Cpu);
+            for name in names {
+                (store.root() / "a").variable(name, &[3, 4], Role::Weight, Init::Uniform(1.0));
+            }
+            store.variables().pop().expect("one variable").tensor
+        };
+        assert_eq!(make(0, &["w"]), make(0, &["other", "w"]));
+        assert_ne!(make(0, &["w"]), make(1, &["w"]));
+        assert_ne!(make(0, &["w"]), make(0, &["v"]));
+    }
+
+    #[test]
+    fn a_frozen_path_makes_buffers() {
+        let store = Store::new(0, Device::Cpu);
+        let w = (store.root().frozen() / "target").variable("w", &[2], Role::Weight, Init::Normal(1.0));
+        assert!(!w.requires_grad());
+        assert!(store.trainable().is_empty());
+        assert_eq!(store.below("target").len(), 1);
+        assert_eq!(w.kind(), tch::Kind::Float);
+    }
+
+    #[test]
+    fn a_second_variable_of_one_name_is_refused() {
+        let store = Store::new(0, Device::Cpu);
+        let root = store.root();
+        root.variable("w", &[1], Role::Weight, Init::Const(0.0));
+        let again = std::panic::AssertUnwindSafe(|| root.variable("w", &[1], Role::Weight, Init::Const(0.0)));
+        assert!(std::panic::catch_unwind(again).is_err());
+    }
+}
