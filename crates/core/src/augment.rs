@@ -1,10 +1,25 @@
 //! Augmentation: recipes as data, parameters drawn per image and per view, applied on the CPU or as tensor operations.
+//!
+//! A [`Recipe`] says what may happen, a [`Draw`] what happens to one image in one view, and two backends do it:
+//! [`cpu`] (u8 in, f32 out, one image at a time on any thread) and [`batched`] (tensor operations on any device).
+//! Every operation is torchvision's `transforms.v2.functional` on float tensors, against which both are tested.
 
+pub mod batched;
+pub mod cpu;
+mod draw;
+pub mod views;
+
+#[cfg(test)]
+mod tests;
+
+pub use draw::{Colour, CropBox, Draw, Operation};
+
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 /// The columns of [`crate::method::View::params`], each 0 where the operation was not applied: the crop's centre and
 /// size as shares of the image, the flip, the four jitter factors (hue as a share of a turn), grey, the blur's sigma
-/// in pixels, solarisation.
+/// in pixels, solarisation. Where jitter was applied with a strength of 0 its factor is 1 (hue: 0).
 pub const PARAMS: [&str; 12] = [
     "centre_y", "centre_x", "height", "width", "flip", "brightness", "contrast", "saturation", "hue", "grey", "sigma",
     "solarise",
@@ -13,7 +28,10 @@ pub const PARAMS: [&str; 12] = [
 /// How one view is made: a row of a paper's augmentation table.
 ///
 /// The order is fixed: crop and resize, flip, colour jitter, grey, blur, solarise, normalise.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Without a crop the whole image is resized to the view, whatever its aspect ratio; resizing is bilinear and
+/// antialiased. Images of one channel have no colour: saturation, hue and grey leave them as they are.
+/// The default changes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// Height and width of the view in pixels; 0 stands for the full size of the run.
@@ -69,4 +87,59 @@ pub struct Blur {
 pub struct Solarise {
     pub p: f64,
     pub threshold: f64,
+}
+
+/// The widest view, far above any in use: a larger number is a slip, and it is cheaper to say so than to allocate it.
+const MAX_SIZE: usize = 4096;
+
+impl Recipe {
+    /// Height and width of the view in a run whose full size is `full_size`.
+    pub fn side(&self, full_size: usize) -> usize {
+        if self.size == 0 { full_size } else { self.size }
+    }
+
+    /// Refuses numbers that no view can be made from.
+    ///
+    /// # Errors
+    /// If a number is out of its range; the message names it, its value and the range.
+    pub fn check(&self) -> Result<()> {
+        let size = self.size;
+        ensure!(size <= MAX_SIZE, "the recipe's size is {size}; expected at most {MAX_SIZE}, or 0 for the full size");
+        probability("flip", self.flip)?;
+        probability("grey", self.grey)?;
+        if let Some(Crop { scale, ratio }) = self.crop {
+            ensure!(
+                0.0 < scale[0] && scale[0] <= scale[1] && scale[1] <= 1.0,
+                "crop.scale is {scale:?}; expected two shares of the area, [low, high] with 0 < low <= high <= 1"
+            );
+            ensure!(
+                0.0 < ratio[0] && ratio[0] <= ratio[1] && ratio[1].is_finite(),
+                "crop.ratio is {ratio:?}; expected width / height as [low, high] with 0 < low <= high"
+            );
+        }
+        if let Some(Jitter { brightness, contrast, saturation, hue, p }) = self.jitter {
+            probability("jitter.p", p)?;
+            for (name, s) in [("brightness", brightness), ("contrast", contrast), ("saturation", saturation)] {
+                ensure!(0.0 <= s && s.is_finite(), "jitter.{name} is {s}; expected a strength of at least 0");
+            }
+            ensure!((0.0..=0.5).contains(&hue), "jitter.hue is {hue}; expected a share of a turn from 0 to 0.5");
+        }
+        if let Some(Blur { p, sigma }) = self.blur {
+            probability("blur.p", p)?;
+            ensure!(
+                0.0 < sigma[0] && sigma[0] <= sigma[1] && sigma[1].is_finite(),
+                "blur.sigma is {sigma:?}; expected pixels as [low, high] with 0 < low <= high"
+            );
+        }
+        if let Some(Solarise { p, threshold }) = self.solarise {
+            probability("solarise.p", p)?;
+            ensure!((0.0..=1.0).contains(&threshold), "solarise.threshold is {threshold}; expected 0 to 1");
+        }
+        Ok(())
+    }
+}
+
+fn probability(name: &str, p: f64) -> Result<()> {
+    ensure!((0.0..=1.0).contains(&p), "{name} is {p}; expected a probability from 0 to 1");
+    Ok(())
 }

@@ -1,33 +1,152 @@
 //! Encoders: images in, features out.
+//!
+//! Parameters carry torchvision's names (ResNet) and timm's (ViT).
 
-use anyhow::{Result, bail};
+mod convnet;
+mod resnet;
+mod vit;
+
+pub use convnet::ConvNet;
+pub use resnet::ResNet;
+pub use vit::{Block, Vit, sin_cos_positions};
+
+use crate::method::ImageShape;
+use crate::store::Path;
+use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use tch::Tensor;
 
-/// Which encoder, written as in `encoder = "resnet18-cifar"`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A network from images to features.
+pub trait Encoder {
+    /// [B, C, H, W] -> [B, D] f32. In training, batch statistics normalise and the running ones move.
+    fn forward(&self, x: &Tensor, train: bool) -> Tensor;
+
+    /// D.
+    fn dim(&self) -> i64;
+}
+
+/// Which encoder, written as in `encoder = "resnet18-cifar"`; [`EncoderConfig::NAMES`] lists the spellings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum EncoderConfig {
-    ConvNet,
+    /// Four convolutions for work on a CPU. Channels 32, 64, 128, 256 and strides 2, 2, 1, 1; `tiny`: channels 32, 48,
+    /// 64, 128 and strides 2, 2, 2, 1.
+    ConvNet { tiny: bool },
+    /// ResNet (He et al. 2016) of 18, 34 or 50 layers. `cifar`: a 3 x 3 stem of stride 1 without pooling, for images
+    /// of about 32 pixels (SimCLR appendix B.9).
+    ResNet { depth: u32, cifar: bool },
+    /// ViT (Dosovitskiy et al. 2021) with fixed sine-cosine positions; features are the mean of the patch tokens.
+    Vit { size: VitSize, patch: i64 },
+}
+
+/// Width, depth and heads of a ViT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VitSize {
+    /// 96 wide, 4 blocks, 4 heads: for work on a CPU.
+    Micro,
+    /// 192 wide, 12 blocks, 3 heads.
+    Tiny,
+    /// 384 wide, 12 blocks, 6 heads.
+    Small,
+    /// 768 wide, 12 blocks, 12 heads.
+    Base,
+}
+
+impl VitSize {
+    /// (width, depth, heads).
+    pub fn dims(self) -> (i64, i64, i64) {
+        match self {
+            VitSize::Micro => (96, 4, 4),
+            VitSize::Tiny => (192, 12, 3),
+            VitSize::Small => (384, 12, 6),
+            VitSize::Base => (768, 12, 12),
+        }
+    }
+}
+
+impl EncoderConfig {
+    /// How encoders are written; P is any patch size.
+    pub const NAMES: &str = "convnet, convnet-tiny, resnet18, resnet34, resnet50, resnet18-cifar, resnet34-cifar, \
+                             resnet50-cifar, vit-micro/P, vit-tiny/P, vit-small/P, vit-base/P";
 }
 
 impl FromStr for EncoderConfig {
     type Err = anyhow::Error;
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "convnet" => Ok(EncoderConfig::ConvNet),
-            _ => bail!("unknown encoder `{name}`"),
+
+    fn from_str(name: &str) -> Result<EncoderConfig> {
+        let unknown = || anyhow::anyhow!("unknown encoder `{name}`: expected one of {}", EncoderConfig::NAMES);
+        Ok(match name {
+            "convnet" => EncoderConfig::ConvNet { tiny: false },
+            "convnet-tiny" => EncoderConfig::ConvNet { tiny: true },
+            _ if name.starts_with("resnet") => {
+                let (stem, cifar) = name.strip_suffix("-cifar").map_or((name, false), |stem| (stem, true));
+                let depth = stem["resnet".len()..].parse().map_err(|_| unknown())?;
+                ensure!(matches!(depth, 18 | 34 | 50), unknown());
+                EncoderConfig::ResNet { depth, cifar }
+            }
+            _ => {
+                let (size, patch) = name.split_once('/').ok_or_else(unknown)?;
+                let size = match size {
+                    "vit-micro" => VitSize::Micro,
+                    "vit-tiny" => VitSize::Tiny,
+                    "vit-small" => VitSize::Small,
+                    "vit-base" => VitSize::Base,
+                    _ => bail!(unknown()),
+                };
+                let patch = patch.parse().ok().filter(|&p| p > 0).ok_or_else(unknown)?;
+                EncoderConfig::Vit { size, patch }
+            }
+        })
+    }
+}
+
+impl fmt::Display for EncoderConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EncoderConfig::ConvNet { tiny } => f.write_str(if *tiny { "convnet-tiny" } else { "convnet" }),
+            EncoderConfig::ResNet { depth, cifar } => {
+                write!(f, "resnet{depth}{}", if *cifar { "-cifar" } else { "" })
+            }
+            EncoderConfig::Vit { size, patch } => {
+                let size = match size {
+                    VitSize::Micro => "micro",
+                    VitSize::Tiny => "tiny",
+                    VitSize::Small => "small",
+                    VitSize::Base => "base",
+                };
+                write!(f, "vit-{size}/{patch}")
+            }
         }
     }
 }
+
 impl TryFrom<String> for EncoderConfig {
     type Error = anyhow::Error;
-    fn try_from(name: String) -> Result<Self> { name.parse() }
+
+    fn try_from(name: String) -> Result<EncoderConfig> {
+        name.parse()
+    }
 }
+
 impl From<EncoderConfig> for String {
-    fn from(config: EncoderConfig) -> String { config.to_string() }
+    fn from(config: EncoderConfig) -> String {
+        config.to_string()
+    }
 }
-impl fmt::Display for EncoderConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str("convnet") }
+
+/// Builds an encoder below `path`.
+///
+/// # Errors
+/// If the image cannot be cut into the encoder's patches.
+pub fn build(path: &Path, config: EncoderConfig, image: ImageShape) -> Result<Box<dyn Encoder>> {
+    Ok(match config {
+        EncoderConfig::ConvNet { tiny } => Box::new(ConvNet::new(path, image.channels, tiny)),
+        EncoderConfig::ResNet { depth, cifar } => Box::new(ResNet::new(path, image.channels, depth, cifar)),
+        EncoderConfig::Vit { size, patch } => Box::new(Vit::new(path, image, size, patch)?),
+    })
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //! on [0, 1]), so nothing here comes from `tch::nn`.
 
 use crate::store::{Init, Path, Role};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// `y = x W' + b`, W [out, in].
 pub struct Linear {
@@ -130,9 +130,4 @@ impl LayerNorm {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, true)
     }
-}
-
-/// Softmax cross-entropy with class indices, the mean over rows: logits [N, K], target [N] i64.
-pub fn cross_entropy(logits: &Tensor, target: &Tensor) -> Tensor {
-    logits.to_kind(Kind::Float).cross_entropy_for_logits(target)
 }

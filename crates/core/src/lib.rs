@@ -13,6 +13,7 @@ pub mod layer;
 pub mod loss;
 pub mod method;
 pub mod optimiser;
+pub mod precision;
 pub mod progress;
 pub mod rng;
 pub mod store;

@@ -1,1 +1,18 @@
-//! Placeholder.
+//! Features and labels in, scores out. Nothing here knows a method.
+//!
+//! Three rules hold throughout: test labels choose nothing, what is random is keyed by the seed and by what it is for,
+//! and memory is bounded by blocks, not by the product of two set sizes.
+
+pub mod features;
+pub mod finetune;
+pub mod geometry;
+pub mod knn;
+mod lbfgs;
+pub mod linear;
+pub mod split;
+
+pub use features::Features;
+pub use finetune::{Finetune, FinetuneScore, finetune};
+pub use geometry::Geometry;
+pub use knn::Knn;
+pub use linear::{Linear, LinearScore};

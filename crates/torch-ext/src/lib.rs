@@ -1,1 +1,20 @@
-//! Placeholder.
+//! What LibTorch has and tch does not bind, as a safe API over a small C++ shim.
+//!
+//! The only crate of the workspace with C++ or `unsafe`. Call [`init`] before anything else asks LibTorch for a
+//! device: whether CUDA exists is answered once in a process and then remembered.
+
+// The workspace denies unsafe code; calls into the shim are what this crate is for.
+#![allow(unsafe_code)]
+
+mod autocast;
+mod device;
+mod ffi;
+mod generator;
+mod settings;
+mod update;
+
+pub use autocast::{Autocast, autocast, without_autocast};
+pub use device::{Memory, init, memory, reset_peak_memory, synchronize};
+pub use generator::{generator_state, seed, set_generator_state};
+pub use settings::{deterministic, tf32, threads, tune_allocator};
+pub use update::{AdamW, Sgd, adamw_, add_, clear_grads, lerp_, mul_, norms, same_layout, scale_, sgd_};

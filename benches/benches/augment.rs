@@ -1,0 +1,178 @@
+//! What augmentation costs on one core, per operation and per recipe: `cargo bench -p selfsup-benches --bench augment`.
+//!
+//! The figures are images (views) per second. `peers/augment.py` takes the same recipes through torchvision on one
+//! core; run the two in turns, as the load of a machine changes from minute to minute:
+//! `for i in 1 2 3; do cargo bench -p selfsup-benches --bench augment -- recipe; python benches/peers/augment.py; done`
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use selfsup_core::Device;
+use selfsup_core::augment::{
+    Blur, Colour, Crop, CropBox, Draw, Jitter, Operation, Recipe, Solarise, cpu, views::render_views,
+};
+use selfsup_core::data::{Image, Images, Normalisation};
+use selfsup_core::rng::{Purpose, Rng};
+use std::borrow::Cow;
+use std::hint::black_box;
+
+const IMAGES: usize = 256;
+
+/// Images of random bytes: no operation's time depends on the values.
+struct Noise {
+    size: usize,
+    channels: usize,
+    pixels: Vec<u8>,
+}
+
+impl Noise {
+    fn new(size: usize, channels: usize) -> Noise {
+        let mut rng = Rng::new(0, Purpose::Sample, 0, 0, 0);
+        Noise { size, channels, pixels: (0..IMAGES * size * size * channels).map(|_| rng.bits() as u8).collect() }
+    }
+
+    fn normalisation(&self) -> Normalisation {
+        Normalisation { mean: vec![0.5; self.channels], std: vec![0.25; self.channels] }
+    }
+}
+
+impl Images for Noise {
+    fn len(&self) -> usize {
+        IMAGES
+    }
+
+    fn channels(&self) -> usize {
+        self.channels
+    }
+
+    fn image(&self, index: usize) -> anyhow::Result<Image<'_>> {
+        let length = self.size * self.size * self.channels;
+        let pixels = Cow::Borrowed(&self.pixels[index * length..][..length]);
+        Ok(Image { height: self.size, width: self.size, channels: self.channels, pixels })
+    }
+}
+
+fn sets() -> [(&'static str, Noise); 2] {
+    [("32x32x3", Noise::new(32, 3)), ("28x28x1", Noise::new(28, 1))]
+}
+
+fn recipes() -> [(&'static str, Recipe); 5] {
+    let crop = |low| Some(Crop { scale: [low, 1.0], ratio: [0.75, 4.0 / 3.0] });
+    let jitter = |saturation| Some(Jitter { brightness: 0.4, contrast: 0.4, saturation, hue: 0.1, p: 0.8 });
+    let simclr = Recipe { crop: crop(0.08), flip: 0.5, jitter: jitter(0.4), grey: 0.2, ..Recipe::default() };
+    let byol = |blur: f64, solarise: f64| Recipe {
+        jitter: jitter(0.2),
+        blur: Some(Blur { p: blur, sigma: [0.1, 2.0] }),
+        solarise: Some(Solarise { p: solarise, threshold: 0.5 }),
+        ..simclr.clone()
+    };
+    let mae = Recipe { crop: crop(0.2), flip: 0.5, ..Recipe::default() };
+    [
+        ("simclr-cifar", simclr.clone()),
+        ("byol-a", byol(1.0, 0.0)),
+        ("byol-b", byol(0.1, 0.2)),
+        ("mae", mae),
+        ("none", Recipe::default()),
+    ]
+}
+
+/// Each row of a draw alone; what it costs is its time less that of `none`, which converts and normalises.
+fn operations(criterion: &mut Criterion) {
+    let one = |operation, factor| {
+        let mut colour = Colour {
+            // One operation four times would not be an order; here it lets the rest of the jitter cost nothing.
+            order: [operation; 4],
+            brightness: 1.0,
+            contrast: 1.0,
+            saturation: 1.0,
+            hue: 0.0,
+        };
+        match operation {
+            Operation::Brightness => colour.brightness = factor,
+            Operation::Contrast => colour.contrast = factor,
+            Operation::Saturation => colour.saturation = factor,
+            Operation::Hue => colour.hue = factor,
+        }
+        Draw { jitter: Some(colour), ..Draw::default() }
+    };
+    let none = Draw::default();
+    let draws = [
+        ("none", none),
+        ("crop", Draw { crop: Some(CropBox { top: 3, left: 5, height: 17, width: 20 }), ..none }),
+        ("flip", Draw { flip: true, ..none }),
+        ("brightness x4", one(Operation::Brightness, 1.2)),
+        ("contrast x4", one(Operation::Contrast, 1.2)),
+        ("saturation x4", one(Operation::Saturation, 1.2)),
+        ("hue x4", one(Operation::Hue, 0.1)),
+        ("grey", Draw { grey: true, ..none }),
+        ("blur", Draw { sigma: Some(1.0), ..none }),
+        ("solarise", Draw { solarise: Some(0.5), ..none }),
+    ];
+    for (name, images) in sets() {
+        let mut group = criterion.benchmark_group(format!("operation/{name}"));
+        group.throughput(Throughput::Elements(IMAGES as u64));
+        let normalisation = images.normalisation();
+        let mut scratch = cpu::Scratch::new();
+        let mut out = vec![0.0; images.size * images.size * images.channels];
+        for (name, draw) in &draws {
+            group.bench_function(*name, |bencher| {
+                bencher.iter(|| {
+                    for index in 0..IMAGES {
+                        let image = images.image(index).expect("in memory");
+                        cpu::render(&image, black_box(draw), images.size, &normalisation, &mut out, &mut scratch);
+                        black_box(&mut out);
+                    }
+                });
+            });
+        }
+    }
+}
+
+/// Draw and render on this thread, as one worker does.
+fn whole_recipes(criterion: &mut Criterion) {
+    for (name, images) in sets() {
+        let mut group = criterion.benchmark_group(format!("recipe/{name}"));
+        group.throughput(Throughput::Elements(IMAGES as u64));
+        let normalisation = images.normalisation();
+        let mut scratch = cpu::Scratch::new();
+        let mut out = vec![0.0; images.size * images.size * images.channels];
+        for (name, recipe) in recipes() {
+            let mut epoch = 0;
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| {
+                    epoch += 1;
+                    for index in 0..IMAGES {
+                        let mut rng = Rng::new(0, Purpose::View, epoch, index as u64, 0);
+                        let draw = recipe.draw(&mut rng, images.size, images.size);
+                        let image = images.image(index).expect("in memory");
+                        cpu::render(&image, &draw, images.size, &normalisation, &mut out, &mut scratch);
+                        black_box(&mut out);
+                    }
+                });
+            });
+        }
+    }
+}
+
+/// A batch on a pool of one thread, allocation and the way into tensors included.
+fn batches(criterion: &mut Criterion) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread");
+    for (name, images) in sets() {
+        let mut group = criterion.benchmark_group(format!("batch/{name}"));
+        group.throughput(Throughput::Elements(IMAGES as u64));
+        let (normalisation, index) = (images.normalisation(), (0..IMAGES).collect::<Vec<_>>());
+        let recipe = &recipes()[0].1;
+        let mut epoch = 0;
+        let mut render = || {
+            epoch += 1;
+            let recipes = std::slice::from_ref(recipe);
+            pool.install(|| render_views(&images, &index, recipes, images.size, &normalisation, 0, epoch))
+                .expect("a sound recipe")
+        };
+        group.bench_function("render simclr-cifar", |bencher| bencher.iter(&mut render));
+        group.bench_function("render simclr-cifar, to tensors", |bencher| {
+            bencher.iter(|| render()[0].to_view(Device::Cpu));
+        });
+    }
+}
+
+criterion_group!(benches, operations, whole_recipes, batches);
+criterion_main!(benches);

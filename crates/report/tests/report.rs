@@ -1,0 +1,321 @@
+//! The crate from outside: CSV, statistics, tables, figures, page, event files.
+
+use selfsup_report::figure::{Axes, Series, bars, lines};
+use selfsup_report::html::{Card, Page};
+use selfsup_report::results::{self, COLUMNS, Row, Status};
+use selfsup_report::statistics::{Difference, paired, sd, t_quantile};
+use selfsup_report::table::{Kind, Table, summarise};
+use selfsup_report::{file, metrics, tensorboard};
+use std::fs;
+
+fn row(method: &str, protocol: &str, seed: u64, value: f64) -> Row {
+    Row {
+        run_id: format!("{method}-s{seed}"),
+        study: "objectives".into(),
+        method: method.into(),
+        family: "contrastive".into(),
+        encoder: "resnet8".into(),
+        dataset: "digits".into(),
+        split: "test".into(),
+        protocol: protocol.into(),
+        metric: "accuracy".into(),
+        value: Some(value),
+        epoch: 10,
+        step: 100,
+        seed,
+        n_test: 1000,
+        wall_s: 1.5,
+        config_hash: "0a1b2c3d".into(),
+        ..Row::default()
+    }
+}
+
+fn diverged(method: &str, seed: u64) -> Row {
+    Row { value: None, status: Status::Diverged, ..row(method, "knn", seed, 0.0) }
+}
+
+fn study() -> Vec<Row> {
+    let mut rows = vec![diverged("simclr", 2)];
+    for seed in 0..2 {
+        let s = seed as f64 * 0.01;
+        rows.extend([
+            row("supervised", "knn", seed, 0.9 + s),
+            row("simclr", "knn", seed, 0.8 + s),
+            row("simclr", "linear", seed, 0.85),
+            row("byol", "knn", seed, 0.5 - s),
+            row("random", "knn", seed, 0.6 + s),
+        ]);
+    }
+    rows
+}
+
+fn table() -> Table {
+    summarise(&study()).expect("a table").remove(0)
+}
+
+#[test]
+fn results_survive_a_round_trip() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("results.csv");
+    let odd = Row { run_id: "a,\"b\"\nc".into(), value: Some(0.1 + 0.2), seed: u64::MAX, ..row("é", "knn", 0, 0.0) };
+    let tiny = Row { value: Some(-1.25e-300), ..row("x", "geometry", 1, 0.0) };
+    let rows = vec![odd, diverged("byol", 3), tiny];
+    results::write(&path, &rows).expect("written");
+    assert_eq!(results::read(&path).expect("read"), rows);
+    assert_eq!(results::read_many(&[folder.path(), &path]).expect("both").len(), 6);
+    let text = fs::read_to_string(&path).expect("text");
+    assert_eq!(text.lines().next(), Some(COLUMNS.join(",").as_str()));
+}
+
+#[test]
+fn bad_results_are_refused_with_place_and_expectation() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("results.csv");
+    let good = String::from_utf8(results::to_csv(&[row("a", "knn", 0, 0.5)]).expect("csv")).expect("text");
+    let cases = [
+        (good.replace(",0.5,", ",0.5x,"), "line 2, column value: expected a number in plain units"),
+        (good.replace(",0.5,", ",NaN,"), "line 2, column value: expected a finite value"),
+        (good.replace(",0.5,", ",,"), "expected a value, since the status is `ok`"),
+        (good.replace(",ok", ",diverged"), "expected no value"),
+        (good.replace(",ok", ",fine"), "column status: expected ok, diverged or failed, found `fine`"),
+        (good.replace(",10,100,", ",10,-1,"), "column step: expected a whole number, found `-1`"),
+        (good.replace("split,", "fold,"), "unknown column `fold`"),
+        (good.replace("split,", ""), "the column `split` is missing"),
+        (good.replace("run_id,study", "study,run_id"), "out of order"),
+        (good.replace(",ok", ""), "line 2: expected 19 fields"),
+        (String::new(), "is missing"),
+    ];
+    for (text, expected) in cases {
+        fs::write(&path, text).expect("written");
+        let error = format!("{:#}", results::read(&path).expect_err(expected));
+        assert!(error.contains(expected) && error.contains("results.csv"), "{error}");
+    }
+    let bad = Row { value: Some(f64::NAN), ..row("a", "knn", 0, 0.0) };
+    assert!(results::write(&folder.path().join("new.csv"), &[bad]).is_err());
+    assert!(!folder.path().join("new.csv").exists());
+}
+
+#[test]
+fn metrics_leave_out_a_line_that_is_being_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("metrics.csv");
+    fs::write(&path, "epoch,step,metric,value\n0,1,loss,2.5\n0,1,knn,0.25\n1,2,loss,NaN\n1,2,knn,0.3")
+        .expect("written");
+    let read = metrics::read(&path).expect("metrics");
+    assert_eq!(read.len(), 3);
+    let loss = metrics::points(&read, "loss", |m| m.step as f64);
+    assert_eq!(loss[0], (1.0, 2.5));
+    assert!(loss[1].1.is_nan());
+    fs::write(&path, "epoch,step,metric,value\n0,x,loss,1\n").expect("written");
+    assert!(metrics::read(&path).expect_err("x").to_string().contains("line 2, column step"));
+}
+
+#[test]
+fn t_and_the_paired_interval_are_scipys() {
+    // tests/golden.py. The quantile is bisected to the last bits; 1e-11 leaves room for rounding in sums of 500 terms.
+    for (inside, freedom, expected) in [
+        (0.95, 1, 12.7062047361747),
+        (0.95, 2, 4.30265272974946),
+        (0.95, 3, 3.18244630528371),
+        (0.95, 4, 2.77644510519779),
+        (0.95, 9, 2.2621571627982),
+        (0.95, 30, 2.04227245630124),
+        (0.99, 7, 3.49948329735049),
+        (0.5, 6, 0.717558196491413),
+        (0.95, 1000, 1.96233908082641),
+    ] {
+        let t: f64 = t_quantile(inside, freedom);
+        assert!((t / expected - 1.0).abs() < 1e-11, "{inside} {freedom}: {t}");
+    }
+    let a = [0.861, 0.858, 0.866, 0.849, 0.871];
+    let b = [0.853, 0.857, 0.852, 0.851, 0.860];
+    assert!((sd(&a).expect("five") - 0.00833666600026654).abs() < 1e-15);
+    let by_seed = |v: &[f64]| v.iter().enumerate().map(|(i, v)| (i as u64, *v)).collect::<Vec<_>>();
+    let (mut first, second) = (by_seed(&a), by_seed(&b));
+    // A seed that only one has does not count, and order does not matter.
+    first.insert(0, (99, 0.1));
+    first.reverse();
+    let Difference { n, mean, interval } = paired(&first, &second).expect("common seeds");
+    let (low, high) = interval.expect("an interval");
+    assert_eq!(n, 5);
+    for (ours, scipys) in [(mean, 0.0064), (low, -0.00195705364616751), (high, 0.0147570536461675)] {
+        assert!((ours - scipys).abs() < 1e-14, "{ours} {scipys}");
+    }
+    assert_eq!(paired(&first, &[(7, 1.0)]), None);
+    assert_eq!(paired(&[(1, 0.5)], &[(1, 0.25)]), Some(Difference { n: 1, mean: 0.25, interval: None }));
+    assert_eq!(sd(&[1.0]), None);
+}
+
+#[test]
+fn a_table_sets_references_apart_and_counts_what_diverged() {
+    let table = table();
+    let names: Vec<&str> = table.lines.iter().map(|l| l.method.as_str()).collect();
+    assert_eq!(names, ["random", "simclr", "byol", "supervised"]);
+    assert_eq!((table.lines[0].kind, table.lines[3].kind), (Kind::Random, Kind::Supervised));
+    assert_eq!(table.columns.iter().map(|c| c.title()).collect::<Vec<_>>(), ["kNN %", "linear %"]);
+    let simclr = table.fields(&table.lines[1]);
+    assert_eq!(simclr[2], "80.50 ± 0.71 (n=2)");
+    assert_eq!(simclr[4], "3, 1 diverged");
+    assert!(simclr[5].starts_with("yes, +20.00 kNN"), "{}", simclr[5]);
+    assert!(table.verdict(&table.lines[2]).text.starts_with("no, -11.00 kNN"));
+    assert_eq!(table.fields(&table.lines[2])[3], "–");
+    for text in [table.terminal(100, false), table.markdown()] {
+        assert!(text.contains("1 diverged") && text.contains("byol"), "{text}");
+    }
+    assert!(table.terminal(60, false).lines().all(|l| l.chars().count() <= 60));
+    assert!(!table.terminal(100, false).contains('\x1b') && table.terminal(100, true).contains('\x1b'));
+    let csv = String::from_utf8(table.csv().expect("csv")).expect("text");
+    assert!(csv.lines().nth(2).is_some_and(|l| l.contains("simclr") && l.contains(",3,1,0,0.805,")), "{csv}");
+    let one = summarise(&[row("a", "knn", 0, 0.5)]).expect("one");
+    assert_eq!(one[0].fields(&one[0].lines[0])[2], "50.00 (n=1)");
+}
+
+#[test]
+fn runs_that_do_not_belong_together_are_not_mixed() {
+    let other = |f: fn(&mut Row)| {
+        let mut changed = row("a", "knn", 0, 0.7);
+        f(&mut changed);
+        summarise(&[row("a", "knn", 0, 0.5), changed])
+    };
+    assert_eq!(other(|r| r.dataset = "faces".into()).expect("two data sets").len(), 2);
+    let configs = other(|r| r.config_hash = "ffff".into()).expect("two configurations").remove(0);
+    assert_eq!(configs.lines.iter().map(|l| l.name()).collect::<Vec<_>>(), ["a [0a1b2c3d]", "a [ffff]"]);
+    let later = other(|r| (r.epoch, r.step) = (20, 200)).expect("a later epoch").remove(0);
+    assert_eq!(later.lines[0].cells[0].as_ref().map(|c| c.mean), Some(0.7));
+    let error = other(|r| r.run_id = "b".into()).expect_err("two numbers for one seed").to_string();
+    assert!(error.contains("seed 0") && error.contains("run a-s0") && error.contains("run b"), "{error}");
+}
+
+#[test]
+fn figures_name_every_method_and_are_the_same_twice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let curve = |n: u64| vec![(0.0, 0.1), (1.0, 0.2 + 0.01 * n as f64), (2.0, if n == 0 { f64::NAN } else { 0.4 })];
+    let series: Vec<Series> = (0..9).map(|n| Series::of_runs(&format!("method-{n}"), &[curve(n)])).collect();
+    let axes = Axes { title: "A < B & \"C\"".into(), x: "epoch".into(), y: "kNN".into(), percent: true };
+    let draw = || [bars(&table(), 0).expect("bars"), lines(&axes, &series).expect("lines")];
+    let figures = draw();
+    assert_eq!(figures, draw());
+    for name in ["random", "simclr", "byol", "supervised", "1 of 3 diverged", "80.50 ± 0.71"] {
+        assert!(figures[0].svg.contains(name), "{name}");
+    }
+    for n in 1..9 {
+        assert!(figures[1].svg.contains(&format!("method-{n}\n")), "{n}");
+    }
+    assert!(figures[1].svg.contains("method-0 (diverged)\n"));
+    assert!(figures[1].svg.contains("A &lt; B &amp; ") && !figures[1].svg.contains("A < B"));
+    for figure in &figures {
+        let [svg, png] = figure.write(folder.path()).expect("written");
+        assert_eq!(fs::read_to_string(svg).expect("svg"), figure.svg);
+        let picture = image::load_from_memory(&fs::read(png).expect("png")).expect("a PNG").to_rgb8();
+        assert_eq!(picture.width(), 1800);
+        // Text is drawn: the title's line has ink, which it has not where a font is missing.
+        assert!((40..400).any(|x| (36..76).any(|y| picture.get_pixel(x, y).0[0] < 100)), "no title");
+        assert_eq!(figure.png(1.0).expect("png"), figure.png(1.0).expect("png"));
+    }
+    assert!(bars(&table(), 9).is_err() && lines(&axes, &[]).is_err());
+    assert!(lines(&axes, &[Series::of_runs("a", &[vec![(0.0, f64::NAN)]])]).is_err());
+}
+
+#[test]
+fn a_page_escapes_hostile_names_and_loads_nothing() {
+    let hostile = "<script>alert('x')</script>\"&\u{1b}[31m";
+    let rows: Vec<Row> = study()
+        .into_iter()
+        .map(|r| Row { method: r.method.replace("byol", hostile), study: hostile.into(), ..r })
+        .collect();
+    let tables = summarise(&rows).expect("tables");
+    let figures = vec![bars(&tables[0], 0).expect("bars")];
+    let pair = || (hostile.to_string(), hostile.to_string());
+    let card = Card {
+        name: hostile.into(),
+        paper: "https://example.org/\"onclick=alert(1) <script>".into(),
+        pictures: vec![(hostile.into(), vec![1, 2, 3])],
+        figures: figures.clone(),
+        ..Card::default()
+    };
+    let page = Page {
+        title: hostile.into(),
+        meta: vec![pair()],
+        cards: vec![card],
+        protocol: vec![pair()],
+        notes: vec![hostile.into()],
+        links: vec![pair(), ("bad".into(), "javascript:alert(1)".into()), ("csv".into(), "results.csv".into())],
+        lead: hostile.into(),
+        tables,
+        figures,
+        rows,
+    };
+    let html = page.html().expect("a page");
+    assert_eq!(html, page.html().expect("again"));
+    assert!(!html.contains("<script") && !html.contains("javascript:") && !html.contains("\"onclick"));
+    assert!(html.contains("&lt;script&gt;"));
+    for loading in ["<link", "<iframe", "@import", "url(", "src=\"http"] {
+        assert!(!html.contains(loading), "{loading}");
+    }
+    assert!(html.contains("data:image/png;base64,AQID") && html.contains("href=\"results.csv\""));
+    assert!(html.contains("1 diverged") && html.contains("beats random?"));
+    assert!(!page.tables[0].terminal(120, false).contains('\x1b'));
+}
+
+#[test]
+fn files_are_whole_or_not_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.txt");
+    file::write_whole(&path, b"old").expect("written");
+    file::write_whole(&path, b"new").expect("written again");
+    assert_eq!(fs::read(&path).expect("read"), b"new");
+    // The second of two files cannot be made: the first does not appear.
+    let first = folder.path().join("first");
+    let second = folder.path().join("missing").join("second");
+    let error = file::write_all_whole(&[(first.clone(), b"1"), (second, b"2")]).expect_err("no such folder");
+    assert!(error.to_string().contains("second: could not be written; give a folder that exists"), "{error}");
+    assert!(!first.exists());
+    assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 1, "a temporary file is left");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_may_not_be_written_stays_as_it_is() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("results.csv");
+    results::write(&path, &[row("a", "knn", 0, 0.5)]).expect("written");
+    let before = fs::read(&path).expect("read");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555)).expect("mode");
+    // The superuser may write everywhere; there is nothing to see then.
+    let everywhere = fs::write(folder.path().join("probe"), b"").is_ok();
+    let refused = results::write(&path, &[row("b", "knn", 0, 0.5)]);
+    let drawn = bars(&table(), 0).expect("bars").write(folder.path());
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("mode");
+    if !everywhere {
+        assert!(refused.expect_err("no permission").to_string().contains("writable") && drawn.is_err());
+        assert_eq!(fs::read(&path).expect("read"), before);
+        assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 1);
+    }
+}
+
+#[test]
+fn event_files_are_tensorboards_and_can_be_cut() {
+    let golden = "1800000000000000a37f4b2209000000000000f83f1a0d627261696e2e4576656e743a322a28646c\
+                  2100000000000000017becf609000000000000044010ac022a130a110a0a747261696e2f6c6f7373150000803e3cc9cac5";
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("events.out.tfevents.0");
+    let mut writer = tensorboard::Writer::create(&path, 1.5).expect("created");
+    writer.scalar("train/loss", 300, 0.25, 2.5).expect("appended");
+    writer.flush().expect("flushed");
+    let bytes = fs::read(&path).expect("read");
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(hex, golden);
+    assert_eq!(writer.offset(), bytes.len() as u64);
+    let kept = writer.offset();
+    writer.scalar("train/loss", 301, 0.2, 3.5).expect("appended");
+    drop(writer);
+    let whole = fs::read(&path).expect("read");
+    let mut again = tensorboard::Writer::resume(&path, kept).expect("resumed");
+    again.scalar("train/loss", 301, 0.2, 3.5).expect("appended");
+    again.flush().expect("flushed");
+    assert_eq!(fs::read(&path).expect("read"), whole);
+    for wrong in [0, 10_000] {
+        assert!(tensorboard::Writer::resume(&path, wrong).is_err());
+    }
+}

@@ -1,0 +1,30 @@
+//! Readers against synthetic files, broken files and any bytes; downloads against a server that misbehaves.
+
+mod folders;
+mod formats;
+mod published;
+mod transfers;
+
+use anyhow::Result;
+use selfsup_core::data::Image;
+
+/// The message of an error, with all its causes.
+fn message<T>(outcome: Result<T>) -> String {
+    match outcome {
+        Ok(_) => panic!("expected an error"),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+/// Fails unless the error's message holds all of `parts`.
+fn says<T>(outcome: Result<T>, parts: &[&str]) {
+    let message = message(outcome);
+    for part in parts {
+        assert!(message.contains(part), "expected `{part}` in: {message}");
+    }
+}
+
+/// Height, width and channels.
+fn shape(image: &Image) -> [usize; 3] {
+    [image.height, image.width, image.channels]
+}
