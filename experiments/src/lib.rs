@@ -1,1 +1,10 @@
-//! Placeholder.
+//! The only crate that knows every method: registry, presets, runs, studies and reports behind the binary `selfsup`.
+
+pub mod config;
+pub mod evaluation;
+pub mod preset;
+pub mod progress_bar;
+pub mod registry;
+pub mod reporting;
+pub mod run;
+pub mod study;

@@ -1,1 +1,296 @@
-fn main() {}
+//! The command line.
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Parser, Subcommand};
+use selfsup_experiments::config::{PROTOCOLS, RunConfig, parse_override};
+use selfsup_experiments::reporting::{Report, methods_csv};
+use selfsup_experiments::run::{self, End, Folder, Machine};
+use selfsup_experiments::study::{Study, compare};
+use selfsup_experiments::{evaluation, preset, registry};
+use selfsup_report::results::{self, Row};
+use selfsup_report::table::colour_wanted;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use toml::Table;
+
+/// Self-supervised learning, compared honestly.
+#[derive(Parser)]
+#[command(version, about, disable_help_subcommand = true)]
+struct Arguments {
+    /// cpu, cuda or cuda:N
+    #[arg(long, global = true, default_value = "cpu")]
+    device: String,
+    /// Threads of LibTorch; 0: one per core. The bits of a result depend on it.
+    #[arg(long, global = true, default_value_t = 0)]
+    threads: usize,
+    /// Where data sets lie [default: the variable SELFSUP_DATA, else ./data]
+    #[arg(long, global = true)]
+    data_root: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The methods: name, family, presets, paper
+    Methods {
+        #[arg(long)]
+        csv: bool,
+    },
+    /// Data sets: list them, fetch one, check one
+    Data {
+        #[command(subcommand)]
+        command: Data,
+    },
+    /// Train one method and judge its features
+    Pretrain {
+        /// METHOD or METHOD/PRESET, as in simclr/cpu
+        method: String,
+        /// Changes to the configuration: key=value, as in train.epochs=20
+        overrides: Vec<String>,
+        /// A TOML file with changes to the configuration, before the overrides
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// The run's folder [default: runs/single/METHOD-DATA-sSEED-HASH]
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// auto: go on from a checkpoint that is there; never: start anew
+        #[arg(long, default_value = "auto", value_parser = ["auto", "never"])]
+        resume: String,
+        /// Print the resolved configuration and the size of the work, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Judge runs again: RUN... [knn|linear|finetune|geometry ...]
+    Eval { runs: Vec<String> },
+    /// Methods x seeds from a study file, resumable; ends in results.csv and a report
+    Compare {
+        study: PathBuf,
+        /// Changes to every run: key=value; seeds=[0,1,2] for the study
+        overrides: Vec<String>,
+        #[arg(long, default_value = "runs")]
+        out: PathBuf,
+        #[arg(long, default_value = "auto", value_parser = ["auto", "never"])]
+        resume: String,
+        /// Print the plan and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Tables, figures and a page from folders or CSV files of scores
+    Report {
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Where to write them [default: the first path's folder]
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Data {
+    /// All data sets, and which are there
+    List,
+    /// Fetch a data set: resumable, checked by its sums
+    Get { name: String },
+    /// Check the files of a data set
+    Verify { name: String },
+}
+
+fn main() -> ExitCode {
+    // A fault inside LibTorch comes as a panic with pages of C++; one line of it tells what happened.
+    std::panic::set_hook(Box::new(|info| {
+        let text = info.payload_as_str().unwrap_or("no message");
+        let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or(text);
+        let place = info.location().map(|l| format!(" ({}:{})", l.file(), l.line())).unwrap_or_default();
+        eprintln!("internal error{place}: {first}. This is a fault of the program; please report it");
+    }));
+    match work(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A flag that Ctrl-C or SIGTERM sets; a second one ends the program at once.
+fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+/// The exit code of a run that was stopped on request: what `kill -INT` leaves behind.
+const STOPPED: u8 = 130;
+
+fn work(arguments: Arguments) -> Result<ExitCode> {
+    let machine = || Machine::new(&arguments.device, arguments.threads, arguments.data_root.as_deref());
+    match arguments.command {
+        Command::Methods { csv } => print_methods(csv)?,
+        Command::Data { command } => data(command, arguments.data_root.as_deref())?,
+        Command::Pretrain { ref method, ref overrides, ref config, ref out, ref resume, dry_run } => {
+            let layers = layers(config.as_deref(), overrides)?;
+            let config = RunConfig::resolve(method, &layers)?;
+            ensure!(
+                ![registry::RANDOM, registry::SUPERVISED].contains(&config.name()),
+                "`{}` is a row of every comparison, not a method to pretrain",
+                config.name()
+            );
+            return pretrain(&config, &machine()?, out.as_deref(), resume == "auto", dry_run);
+        }
+        Command::Eval { ref runs } => eval(runs, &machine()?)?,
+        Command::Compare { ref study, ref overrides, ref out, ref resume, dry_run } => {
+            let study = Study::read(study, &layers(None, overrides)?)?;
+            if dry_run {
+                for config in study.runs()? {
+                    println!("{} {} {} seed {}", config.run_id()?, config.name(), config.encoder, config.seed);
+                }
+                return Ok(ExitCode::SUCCESS);
+            }
+            let stop = stop_flag()?;
+            let compared = compare(&study, out, &machine()?, resume == "auto", &stop)?;
+            print_tables(&compared.report);
+            println!("{}", compared.folder.join("results.csv").display());
+            println!("{}", compared.folder.join("report.html").display());
+            if !compared.complete {
+                eprintln!("stopped; the same command goes on from here");
+                return Ok(ExitCode::from(STOPPED));
+            }
+        }
+        Command::Report { ref paths, ref out } => {
+            let report = Report::read(paths)?;
+            let folder = |path: &PathBuf| {
+                if path.is_dir() { path.clone() } else { path.parent().unwrap_or(Path::new(".")).to_path_buf() }
+            };
+            let places: Vec<PathBuf> = paths.iter().map(folder).collect();
+            let out = out.clone().unwrap_or_else(|| places[0].clone());
+            let page = report.write(&out, &places)?;
+            print_tables(&report);
+            println!("{}", page.display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn layers(config: Option<&Path>, overrides: &[String]) -> Result<Vec<Table>> {
+    let mut layers = Vec::new();
+    if let Some(path) = config {
+        let text = std::fs::read_to_string(path).with_context(|| format!("{}: could not be read", path.display()))?;
+        layers.push(text.parse().with_context(|| path.display().to_string())?);
+    }
+    for text in overrides {
+        layers.push(parse_override(text)?);
+    }
+    Ok(layers)
+}
+
+fn print_tables(report: &Report) {
+    let width = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(120);
+    for table in &report.tables {
+        println!("{}", table.terminal(width, colour_wanted()));
+    }
+}
+
+fn print_methods(csv: bool) -> Result<()> {
+    if csv {
+        print!("{}", methods_csv()?);
+        return Ok(());
+    }
+    for entry in registry::METHODS {
+        let presets: Vec<&str> = preset::PRESETS.iter().filter(|p| p.0 == entry.name).map(|p| p.1).collect();
+        println!("{:14} {:16} {}", entry.name, entry.family.to_string(), entry.paper);
+        println!("{:31} presets: {}", "", presets.join(", "));
+    }
+    Ok(())
+}
+
+fn data(command: Data, root: Option<&Path>) -> Result<()> {
+    let root = selfsup_datasets::data_root(root);
+    let lines = match command {
+        Data::List => selfsup_datasets::list()
+            .iter()
+            .map(|entry| {
+                let there = if entry.is_present(&root) { "here" } else { "-" };
+                format!("{:18} {:5} {} ({})", entry.name, there, entry.summary, entry.licence)
+            })
+            .chain([format!("{:18} {:5} own images: PNG and JPEG in folders of classes, or in one folder", "folder:PATH", "")])
+            .collect(),
+        Data::Get { name } => selfsup_datasets::get(&name, &root, &mut selfsup_datasets::progress_bar())?,
+        Data::Verify { name } => selfsup_datasets::verify(&name, &root)?,
+    };
+    for line in lines {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+fn pretrain(config: &RunConfig, machine: &Machine, out: Option<&Path>, resume: bool, dry_run: bool) -> Result<ExitCode> {
+    let dataset = selfsup_datasets::load(&config.data, &machine.data_root)?;
+    if dry_run {
+        let subject = run::build(config, &dataset, machine.device)?;
+        let per_epoch = run::training_images(&dataset).len() / config.train.batch;
+        print!("{}", config.to_toml()?);
+        println!("# run: {}", config.run_id()?);
+        println!("# {} trained values, {} views", subject.store.parameters(), run::recipes(config, &*subject.method).len());
+        println!("# {per_epoch} steps an epoch, {} in all", per_epoch as u64 * config.train.epochs);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let path = match out {
+        Some(path) => path.to_path_buf(),
+        None => Path::new("runs").join("single").join(config.run_id()?),
+    };
+    let stop = stop_flag()?;
+    let folder = Folder { path: &path, study: "single", resume };
+    match run::execute(config, &dataset, machine, &folder, &stop)? {
+        End::Done(rows) => print_rows(&rows),
+        End::Stopped => {
+            eprintln!("stopped; the same command goes on from here: {}", path.display());
+            return Ok(ExitCode::from(STOPPED));
+        }
+    }
+    println!("{}", path.display());
+    Ok(if path.join("FAILED").exists() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn print_rows(rows: &[Row]) {
+    for row in rows {
+        match row.value {
+            Some(value) => println!("{:20} {:24} {value:.4}", row.protocol, row.metric),
+            None => println!("{:20} {:24} {}", row.protocol, row.metric, "diverged"),
+        }
+    }
+}
+
+fn eval(words: &[String], machine: &Machine) -> Result<()> {
+    let (protocols, folders): (Vec<&String>, Vec<&String>) = words.iter().partition(|w| PROTOCOLS.contains(&w.as_str()));
+    ensure!(!folders.is_empty(), "which run? give the folder of one, as `selfsup pretrain` prints it");
+    for folder in folders {
+        let folder = Path::new(folder);
+        let (mut config, dataset, mut subject) = run::open(folder, machine)?;
+        if config.name() == registry::SUPERVISED {
+            bail!("{}: the supervised row is judged where it is trained; run the comparison again", folder.display());
+        }
+        if !protocols.is_empty() {
+            config.evaluate.protocols = protocols.iter().map(|p| p.to_string()).collect();
+        }
+        let scores = evaluation::judge(&config, &dataset, &mut subject)?;
+        let path = folder.join("results.csv");
+        let mut rows = results::read(&path).with_context(|| {
+            format!("{}: finish the run first, with the command that began it", folder.display())
+        })?;
+        let pattern = rows.first().cloned().context("results.csv has no rows")?;
+        for (protocol, metric, value) in scores.values {
+            rows.retain(|row| (&row.protocol, &row.metric) != (&protocol, &metric));
+            rows.push(Row { protocol, metric, value: Some(value), ..pattern.clone() });
+        }
+        results::write(&path, &rows)?;
+        println!("{}", folder.display());
+        print_rows(&rows);
+    }
+    Ok(())
+}

@@ -21,7 +21,17 @@ use serde::{Deserialize, Serialize};
 /// size as shares of the image, the flip, the four jitter factors (hue as a share of a turn), grey, the blur's sigma
 /// in pixels, solarisation. Where jitter was applied with a strength of 0 its factor is 1 (hue: 0).
 pub const PARAMS: [&str; 12] = [
-    "centre_y", "centre_x", "height", "width", "flip", "brightness", "contrast", "saturation", "hue", "grey", "sigma",
+    "centre_y",
+    "centre_x",
+    "height",
+    "width",
+    "flip",
+    "brightness",
+    "contrast",
+    "saturation",
+    "hue",
+    "grey",
+    "sigma",
     "solarise",
 ];
 

@@ -19,4 +19,5 @@ pub mod rng;
 pub mod store;
 pub mod tensor;
 
+pub use selfsup_torch_ext as torch_ext;
 pub use tch::{self, Device, Kind, Tensor, no_grad};

@@ -146,10 +146,12 @@ impl<'a> Path<'a> {
             Init::Const(value) => Box::new(move || value),
             Init::Uniform(bound) => Box::new(move || rng.range(-bound, bound)),
             Init::Normal(std) => Box::new(move || std * rng.normal()),
-            Init::TruncNormal(std) => Box::new(move || loop {
-                let x = rng.normal();
-                if x.abs() <= 2.0 {
-                    return std * x;
+            Init::TruncNormal(std) => Box::new(move || {
+                loop {
+                    let x = rng.normal();
+                    if x.abs() <= 2.0 {
+                        return std * x;
+                    }
                 }
             }),
         };
@@ -209,7 +211,7 @@ mod tests {
         let make = |seed, names: &[&str]| {
             let store = Store::new(seed, Device::Cpu);
             for name in names {
-                (store.root() / "a").variable(name, &[3, 4], Role::Weight, Init::Uniform(1.0));
+                let _ = (store.root() / "a").variable(name, &[3, 4], Role::Weight, Init::Uniform(1.0));
             }
             store.variables().pop().expect("one variable").tensor
         };
@@ -232,7 +234,7 @@ mod tests {
     fn a_second_variable_of_one_name_is_refused() {
         let store = Store::new(0, Device::Cpu);
         let root = store.root();
-        root.variable("w", &[1], Role::Weight, Init::Const(0.0));
+        let _ = root.variable("w", &[1], Role::Weight, Init::Const(0.0));
         let again = std::panic::AssertUnwindSafe(|| root.variable("w", &[1], Role::Weight, Init::Const(0.0)));
         assert!(std::panic::catch_unwind(again).is_err());
     }

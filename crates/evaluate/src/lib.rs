@@ -12,7 +12,7 @@ pub mod linear;
 pub mod split;
 
 pub use features::Features;
-pub use finetune::{Finetune, FinetuneScore, finetune};
-pub use geometry::Geometry;
+pub use finetune::{Finetune, FinetuneScore, Labelled, Network, finetune};
+pub use geometry::{Geometry, effective_rank, normalised_std};
 pub use knn::Knn;
 pub use linear::{Linear, LinearScore};

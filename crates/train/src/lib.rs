@@ -1,1 +1,11 @@
-//! Placeholder.
+//! The training loop, checkpoints and records. It knows the contract and no method; it sees no label.
+
+pub mod checkpoint;
+mod fit;
+mod record;
+
+pub use fit::{Event, Outcome, Run, TrainConfig, fit, load_weights};
+pub use record::Record;
+
+#[cfg(test)]
+mod tests;

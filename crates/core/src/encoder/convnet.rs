@@ -15,7 +15,8 @@ pub struct ConvNet {
 impl ConvNet {
     /// For images of `channels` channels and any size from 8 pixels.
     pub fn new(path: &Path, channels: i64, tiny: bool) -> ConvNet {
-        let (widths, strides) = if tiny { ([32, 48, 64, 128], [2, 2, 2, 1]) } else { ([32, 64, 128, 256], [2, 2, 1, 1]) };
+        let (widths, strides) =
+            if tiny { ([32, 48, 64, 128], [2, 2, 2, 1]) } else { ([32, 64, 128, 256], [2, 2, 1, 1]) };
         let mut input = channels;
         let layers = (0..4).map(|i| {
             let path = path / i;

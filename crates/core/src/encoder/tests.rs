@@ -1,1 +1,222 @@
-#![allow(unused)]
+//! Encoders against torchvision and PyTorch (`tests/encoder/golden.py`), with weights that are a formula of name and
+//! index.
+
+use super::*;
+use crate::store::{Role, Store, assign};
+use crate::tensor::channels_last;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use tch::{Device, Kind, no_grad};
+
+#[derive(Deserialize)]
+struct Case {
+    side: i64,
+    parameters: usize,
+    shapes: BTreeMap<String, Vec<i64>>,
+    eval: Features,
+    train: Features,
+    running_var: Option<RunningVar>,
+}
+
+/// The first 8 features of the first image, the last 8 of the last, and the norm of all.
+#[derive(Deserialize)]
+struct Features {
+    first: Vec<f64>,
+    last: Vec<f64>,
+    norm: f64,
+}
+
+#[derive(Deserialize)]
+struct RunningVar {
+    name: String,
+    first: Vec<f64>,
+}
+
+/// CRC-32 as in zlib, which the Python side hashes names with.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
+    })
+}
+
+/// `value` of golden.py.
+fn value(name: &str, shape: &[i64]) -> Tensor {
+    let offset = crc32(name.as_bytes());
+    let uniform = |i: u32| {
+        let x = i.wrapping_add(offset).wrapping_mul(2_654_435_761);
+        let x = (x ^ (x >> 15)).wrapping_mul(2_246_822_519);
+        f64::from(x ^ (x >> 13)) / 2f64.powi(32)
+    };
+    let fan_in: i64 = shape[1..].iter().product();
+    let scale = |u: f64| {
+        if shape.len() > 1 {
+            (2.0 * u - 1.0) * (3.0 / fan_in as f64).sqrt()
+        } else if name.ends_with("weight") || name.ends_with("running_var") {
+            0.75 + 0.5 * u
+        } else {
+            0.4 * u - 0.2
+        }
+    };
+    let n = shape.iter().product::<i64>() as u32;
+    let values: Vec<f32> = (0..n).map(|i| scale(uniform(i)) as f32).collect();
+    Tensor::from_slice(&values).view(shape)
+}
+
+fn make(name: &str, side: i64) -> (Store, Box<dyn Encoder>) {
+    let store = Store::new(0, Device::Cpu);
+    let image = ImageShape { channels: 3, size: side };
+    let encoder = build(&(store.root() / "encoder"), name.parse().expect("a name"), image).expect("an encoder");
+    (store, encoder)
+}
+
+fn golden() -> BTreeMap<String, Case> {
+    serde_json::from_str(include_str!("../../tests/encoder/golden.json")).expect("golden.json")
+}
+
+#[test]
+fn encoders_give_the_features_of_torchvision_and_pytorch() {
+    for (name, case) in golden() {
+        let (store, encoder) = make(&name, case.side);
+        let local = |name: &str| name.strip_prefix("encoder.").expect("below the path").to_string();
+        let shapes: BTreeMap<_, _> = store.variables().iter().map(|v| (local(&v.name), v.tensor.size())).collect();
+        assert_eq!(shapes, case.shapes, "{name}");
+        assert_eq!(store.parameters(), case.parameters, "{name}");
+        for v in store.variables().iter().filter(|v| !v.name.ends_with("pos_embed")) {
+            assign(&v.tensor, &value(&local(&v.name), &v.tensor.size()));
+        }
+        let x = value("input", &[4, 3, case.side, case.side]) * 2.0;
+        for (train, expected) in [(false, &case.eval), (true, &case.train)] {
+            let y = no_grad(|| encoder.forward(&channels_last(&x), train));
+            assert_eq!(y.size(), [4, encoder.dim()]);
+            assert_eq!(y.kind(), Kind::Float);
+            // Golden values are computed in f64; up to 53 layers in f32, each off by some 1e-7 to 1e-6 and passed on
+            // by norms over as few as 16 values, stay within 1e-4 of the greatest feature.
+            let tolerance = 1e-4 * y.abs().max().double_value(&[]);
+            let close = |y: &Tensor, expected: &[f64]| {
+                let error = (y.to_kind(Kind::Double) - Tensor::from_slice(expected)).abs().max().double_value(&[]);
+                assert!(error < tolerance, "{name}, train {train}: {error} against {tolerance}");
+            };
+            close(&y.get(0).narrow(0, 0, 8), &expected.first);
+            close(&y.get(3).narrow(0, encoder.dim() - 8, 8), &expected.last);
+            let norm = y.norm().double_value(&[]);
+            assert!((norm / expected.norm - 1.0).abs() < 1e-4, "{name}, train {train}: norm {norm}");
+        }
+        if let Some(expected) = case.running_var {
+            let all = store.variables();
+            let v = all.iter().find(|v| local(&v.name) == expected.name).expect("a running variance of that name");
+            for (i, e) in expected.first.iter().enumerate() {
+                assert!((v.tensor.double_value(&[i as i64]) / e - 1.0).abs() < 1e-4, "{name}: {}", v.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_encoder_has_the_published_number_of_parameters() {
+    for (name, side, expected) in
+        [("resnet18", 64, 11_176_512), ("resnet34", 64, 21_284_672), ("resnet50", 64, 23_508_032)]
+    {
+        assert_eq!(make(name, side).0.parameters(), expected, "{name}");
+    }
+    // ViT-B/16 of timm without its classifier, whose positions (197 x 768) are trained: here they are fixed.
+    assert_eq!(make("vit-base/16", 224).0.parameters(), 85_798_656 - 197 * 768);
+}
+
+#[test]
+fn variables_start_as_in_torchvision() {
+    let (store, _) = make("resnet18", 64);
+    for v in store.variables() {
+        let (t, size) = (v.tensor.detach(), v.tensor.size());
+        if size.len() == 4 {
+            let std = (2.0 / (size[0] * size[2] * size[3]) as f64).sqrt();
+            // The deviation of n normal numbers is off by a share of 1 / sqrt(2n); five of those.
+            let slack = 5.0 / (2.0 * t.numel() as f64).sqrt();
+            let actual = t.std(false).double_value(&[]);
+            assert!((actual / std - 1.0).abs() < slack, "{}: {actual} for {std}", v.name);
+            assert_eq!(v.role, Role::Weight);
+        } else {
+            let expected = if v.name.ends_with("weight") || v.name.ends_with("var") { 1.0 } else { 0.0 };
+            assert_eq!(t, t.full_like(expected), "{}", v.name);
+            assert_eq!(v.role, if v.name.contains("running") { Role::Buffer } else { Role::NoDecay });
+        }
+    }
+}
+
+#[test]
+fn plain_layers_start_as_in_pytorch() {
+    let store = Store::new(0, Device::Cpu);
+    crate::layer::Linear::new(&(store.root() / "linear"), 400, 50, true);
+    crate::layer::Conv2d::new(&(store.root() / "conv"), 16, 50, 5, 1, 2, true);
+    for v in store.variables() {
+        // Uniform on +-1/sqrt(fan-in), 400 in both; the greatest of n numbers falls short of the bound by about 1/n.
+        let (greatest, bound, n) = (v.tensor.abs().max().double_value(&[]), 0.05, v.tensor.numel() as f64);
+        assert!(greatest <= bound + 1e-8 && greatest > bound * (1.0 - 12.0 / n), "{}: {greatest}", v.name);
+    }
+}
+
+#[test]
+fn positions_follow_the_formula() {
+    let (grid, width) = (3, 8);
+    let table = sin_cos_positions(grid, width);
+    assert_eq!(table.size(), [9, 8]);
+    for row in 0..grid {
+        for column in 0..grid {
+            for k in 0..width {
+                let (half, rest) = (k / 4, k % 4);
+                let p = if half == 0 { column } else { row } as f64;
+                let angle = p / 10000f64.powf(2.0 * (rest % 2) as f64 / 4.0);
+                let expected = if rest < 2 { angle.sin() } else { angle.cos() };
+                assert!((table.double_value(&[row * grid + column, k]) - expected).abs() < 1e-7);
+            }
+        }
+    }
+}
+
+#[test]
+fn names_are_read_as_they_are_written() {
+    let names = "convnet, convnet-tiny, resnet18, resnet34, resnet50, resnet18-cifar, resnet34-cifar, resnet50-cifar, \
+                 vit-micro/4, vit-tiny/2, vit-small/8, vit-base/16";
+    for name in names.split(", ") {
+        assert_eq!(name.parse::<EncoderConfig>().expect(name).to_string(), name);
+        // All but the patch size stand in the list that a refusal shows.
+        assert!(EncoderConfig::NAMES.contains(name.split('/').next().expect("a part")), "{name}");
+    }
+}
+
+#[test]
+fn an_unknown_name_is_refused_with_the_list() {
+    for name in [
+        "",
+        "resnet",
+        "resnet101",
+        "resnet18-cifar-cifar",
+        "resnet-18",
+        "vit",
+        "vit-huge/4",
+        "vit-micro/0",
+        "vit-micro/x",
+        "ConvNet",
+    ] {
+        let message = name.parse::<EncoderConfig>().expect_err(name).to_string();
+        assert!(message.contains(&format!("`{name}`")) && message.contains(EncoderConfig::NAMES), "{message}");
+    }
+}
+
+#[test]
+fn an_image_that_its_patches_do_not_fill_is_refused() {
+    let store = Store::new(0, Device::Cpu);
+    let image = ImageShape { channels: 1, size: 28 };
+    let refused = build(&store.root(), "vit-micro/8".parse().expect("a name"), image).err().expect("a refusal");
+    assert!(refused.to_string().contains("28 pixels") && refused.to_string().contains("patches of 8"), "{refused}");
+}
+
+#[test]
+fn the_small_encoders_give_features_of_their_width() {
+    for (name, channels, dim) in [("convnet", 1, 256), ("convnet-tiny", 3, 128)] {
+        let store = Store::new(0, Device::Cpu);
+        let image = ImageShape { channels, size: 28 };
+        let encoder = build(&store.root(), name.parse().expect("a name"), image).expect("an encoder");
+        let y = encoder.forward(&Tensor::ones([2, channels, 28, 28], (Kind::Float, Device::Cpu)), true);
+        assert_eq!((encoder.dim(), y.size()), (dim, vec![2, dim]));
+    }
+}

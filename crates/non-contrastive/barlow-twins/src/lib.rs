@@ -1,1 +1,150 @@
-//! Placeholder.
+//! Barlow Twins: Zbontar, Jing, Misra, LeCun and Deny, "Barlow Twins: Self-Supervised Learning via Redundancy
+//! Reduction", 2021, <https://arxiv.org/abs/2103.03230>.
+//!
+//! ```text
+//! for a batch of N images x:                                     (algorithm 1)
+//!     y_a, y_b = t(x), t'(x)
+//!     z_a, z_b = f(y_a), f(y_b)                                  encoder and projector, [N, D]
+//!     z_a, z_b = (z - mean(z)) / std(z) over the batch, each view by itself
+//!     C = z_a^T z_b / N                                          [D, D]
+//!     L = sum_i (1 - C_ii)^2 + lambda sum_i sum_{j != i} C_ij^2  (equation 1)
+//! ```
+//!
+//! Where this departs from the paper:
+//! 1. The standard deviation is the biased one with 1e-5 added to the variance, as in the authors' code, whose
+//!    normalisation is a BatchNorm. The printed algorithm's is unbiased: its C is smaller by (N - 1) / N.
+//! 2. `scale` multiplies the loss, because a sum over D^2 entries suits LARS, but not SGD or Adam at their usual rates.
+//!    The default of 1 is the paper's.
+//! 3. The last norm of each residual block starts at 1, as in every method here, not at 0 as in the authors' code.
+
+use anyhow::{Result, ensure};
+use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise};
+use selfsup_core::encoder::{self, Encoder};
+use selfsup_core::head::{Mlp, MlpStyle};
+use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
+use selfsup_core::progress::Progress;
+use selfsup_core::{Kind, Tensor};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The weight of the off-diagonal part (section 2.2, figure 5).
+    pub lambda: f64,
+    /// A factor on the whole loss; 1 in the paper.
+    pub scale: f64,
+    /// Width of the projector's hidden layers (section 2.2).
+    pub hidden: i64,
+    /// D, the projector's output width (section 2.2, figure 4).
+    pub output: i64,
+    /// Linear layers of the projector (section 2.2).
+    pub layers: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { lambda: 0.0051, scale: 1.0, hidden: 8192, output: 8192, layers: 3 }
+    }
+}
+
+pub struct BarlowTwins {
+    config: Config,
+    encoder: Box<dyn Encoder>,
+    projector: Mlp,
+}
+
+impl Method for BarlowTwins {
+    fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
+        let (z_a, z_b) = (self.project(&batch.views[0].x, true), self.project(&batch.views[1].x, true)); // [N, D]
+        let (on, off) = redundancy(&cross_correlation(&z_a, &z_b));
+        let total = (&on + self.config.lambda * &off) * self.config.scale;
+        Loss::new(total).with("on_diagonal", on).with("off_diagonal", off)
+    }
+
+    /// Section 2.2, BYOL's table: the two views differ in blur and solarisation.
+    fn views(&self) -> Vec<Recipe> {
+        let view = |blur, solarise| Recipe {
+            crop: Some(Crop { scale: [0.08, 1.0], ratio: [0.75, 1.3333333333333333] }),
+            flip: 0.5,
+            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.2, hue: 0.1, p: 0.8 }),
+            grey: 0.2,
+            blur: Some(Blur { p: blur, sigma: [0.1, 2.0] }),
+            solarise: Some(Solarise { p: solarise, threshold: 0.5 }),
+            ..Recipe::default()
+        };
+        vec![view(1.0, 0.0), view(0.1, 0.2)]
+    }
+
+    fn features(&self, x: &Tensor, train: bool) -> Tensor {
+        self.encoder.forward(x, train)
+    }
+
+    fn embedding(&self, x: &Tensor) -> Option<Tensor> {
+        Some(self.project(x, false))
+    }
+}
+
+impl Define for BarlowTwins {
+    const NAME: &'static str = "barlow-twins";
+    const FAMILY: Family = Family::NonContrastive;
+    const PAPER: &'static str = "Zbontar, Jing, Misra, LeCun and Deny, Barlow Twins: Self-Supervised Learning via \
+                                 Redundancy Reduction, 2021, https://arxiv.org/abs/2103.03230";
+    const MIN_BATCH: usize = 2;
+    type Config = Config;
+
+    fn new(config: Config, setup: &Setup) -> Result<BarlowTwins> {
+        let Config { lambda, scale, hidden, output, layers } = config;
+        ensure!(
+            lambda >= 0.0 && lambda.is_finite(),
+            "barlow-twins: lambda is {lambda}; expected a number of at least 0"
+        );
+        ensure!(scale > 0.0 && scale.is_finite(), "barlow-twins: scale is {scale}; expected a number above 0");
+        for (name, width) in [("hidden", hidden), ("output", output)] {
+            ensure!(width > 0, "barlow-twins: {name} is {width}; expected a width of at least 1");
+        }
+        ensure!(layers > 0, "barlow-twins: layers is 0; expected at least one linear layer in the projector");
+        let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, setup.image)?;
+        let mut widths = vec![hidden; layers + 1];
+        widths[0] = encoder.dim();
+        widths[layers] = output;
+        let style = MlpStyle { norm: true, hidden_bias: false, last_bias: false };
+        let projector = Mlp::new(&(&setup.path / "projector"), &widths, style);
+        Ok(BarlowTwins { config, encoder, projector })
+    }
+}
+
+impl BarlowTwins {
+    /// [B, C, S, S] -> [B, D].
+    fn project(&self, x: &Tensor, train: bool) -> Tensor {
+        self.projector.forward(&self.encoder.forward(x, train), train)
+    }
+}
+
+/// The loss of two views' embeddings, [N, D] each (equation 1).
+pub fn barlow_twins(a: &Tensor, b: &Tensor, lambda: f64) -> Tensor {
+    let (on, off) = redundancy(&cross_correlation(a, b));
+    on + lambda * off
+}
+
+/// C, the correlation of every dimension of one view with every dimension of the other: [N, D] twice -> [D, D].
+fn cross_correlation(a: &Tensor, b: &Tensor) -> Tensor {
+    let n = a.size()[0] as f64;
+    standardise(a).tr().matmul(&(standardise(b) / n))
+}
+
+/// Each column less its mean over the batch, divided by its standard deviation. f32, or f64 if that came in.
+fn standardise(z: &Tensor) -> Tensor {
+    let z = if z.kind() == Kind::Double { z.shallow_clone() } else { z.to_kind(Kind::Float) };
+    z.batch_norm(None::<&Tensor>, None::<&Tensor>, None::<&Tensor>, None::<&Tensor>, true, 0.0, 1e-5, false)
+}
+
+/// sum_i (1 - C_ii)^2 and sum_i sum_{j != i} C_ij^2.
+fn redundancy(c: &Tensor) -> (Tensor, Tensor) {
+    let square = |x: &Tensor| x.square().sum(None);
+    let on = square(&(1.0 - c.diagonal(0, 0, 1)));
+    let off = square(&(c - c.diagonal(0, 0, 1).diag_embed(0, 0, 1)));
+    (on, off)
+}
+
+#[cfg(test)]
+mod tests;

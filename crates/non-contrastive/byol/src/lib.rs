@@ -1,1 +1,162 @@
-//! Placeholder.
+//! BYOL: Grill, Strub, Altché, Tallec, Richemond et al., "Bootstrap Your Own Latent: A New Approach to Self-Supervised
+//! Learning", 2020, <https://arxiv.org/abs/2006.07733>.
+//!
+//! ```text
+//! online f, g, q with weights theta; target f', g' with weights xi = theta at the start      (section 3.1)
+//! for a batch of images x, step k of K:
+//!     v, v' = t(x), t'(x)
+//!     L(v, v') = | q(z)/|q(z)| - sg(z')/|sg(z')| |^2,   z = g(f(v)), z' = g'(f'(v'))         = 2 - 2 cos(q(z), z')
+//!     L = L(v, v') + L(v', v), the mean over the batch
+//!     theta <- optimiser(theta, dL/dtheta)
+//!     xi <- tau xi + (1 - tau) theta,   tau = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2
+//! ```
+//!
+//! Where this departs from the paper:
+//! 1. The moving average covers weights alone. The target's BatchNorms normalise with their own batches and keep their
+//!    own running statistics, as in the authors' code.
+//! 2. Linear and convolution layers start with PyTorch's values, as in every method here, not with the authors'
+//!    framework's; BatchNorm's running statistics move by 0.1 in all networks.
+
+use anyhow::{Result, ensure};
+use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise};
+use selfsup_core::ema::Ema;
+use selfsup_core::encoder::{self, Encoder};
+use selfsup_core::head::{Mlp, MlpStyle};
+use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
+use selfsup_core::progress::{Progress, cosine};
+use selfsup_core::store::Path;
+use selfsup_core::tensor::normalise;
+use selfsup_core::{Tensor, no_grad};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// tau at the start. 0.996 for 1000 epochs (section 3.3), 0.99 for 100 to 300, 0.97 for 40: the fewer, the smaller.
+    pub tau: f64,
+    /// tau at the end, reached along half a cosine (section 3.3); equal to `tau` it stays constant (table 5a).
+    pub tau_end: f64,
+    /// Hidden width of projector and predictor (section 3.3).
+    pub hidden: i64,
+    /// Output width of projector and predictor (section 3.3).
+    pub output: i64,
+    /// Whether there is a predictor; without it the networks collapse (table 5b).
+    pub predictor: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { tau: 0.996, tau_end: 1.0, hidden: 4096, output: 256, predictor: true }
+    }
+}
+
+/// f and g, online or target.
+struct Network {
+    encoder: Box<dyn Encoder>,
+    projector: Mlp,
+}
+
+pub struct Byol {
+    config: Config,
+    online: Network,
+    target: Network,
+    predictor: Option<Mlp>,
+    averages: [Ema; 2],
+}
+
+impl Method for Byol {
+    fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
+        let (a, b) = (&batch.views[0].x, &batch.views[1].x);
+        let (p_a, p_b) = (self.predict(&self.online.project(a, true)), self.predict(&self.online.project(b, true)));
+        let (z_a, z_b) = no_grad(|| (self.target.project(a, true), self.target.project(b, true))); // [B, E]
+        Loss::new(distance(&p_a, &z_b) + distance(&p_b, &z_a))
+    }
+
+    fn after_step(&mut self, at: Progress) {
+        let tau = cosine(self.config.tau, self.config.tau_end, at.fraction());
+        self.averages.iter().for_each(|average| average.update(tau));
+    }
+
+    /// Appendix B, table 6: the two views differ in blur and solarisation.
+    fn views(&self) -> Vec<Recipe> {
+        let view = |blur, solarise| Recipe {
+            crop: Some(Crop { scale: [0.08, 1.0], ratio: [0.75, 1.3333333333333333] }),
+            flip: 0.5,
+            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.2, hue: 0.1, p: 0.8 }),
+            grey: 0.2,
+            blur: Some(Blur { p: blur, sigma: [0.1, 2.0] }),
+            solarise: Some(Solarise { p: solarise, threshold: 0.5 }),
+            ..Recipe::default()
+        };
+        vec![view(1.0, 0.0), view(0.1, 0.2)]
+    }
+
+    fn features(&self, x: &Tensor, train: bool) -> Tensor {
+        self.online.encoder.forward(x, train)
+    }
+
+    fn embedding(&self, x: &Tensor) -> Option<Tensor> {
+        Some(self.online.project(x, false))
+    }
+}
+
+impl Define for Byol {
+    const NAME: &'static str = "byol";
+    const FAMILY: Family = Family::NonContrastive;
+    const PAPER: &'static str = "Grill, Strub, Altché, Tallec, Richemond et al., Bootstrap Your Own Latent: A New \
+                                 Approach to Self-Supervised Learning, 2020, https://arxiv.org/abs/2006.07733";
+    const MIN_BATCH: usize = 2;
+    type Config = Config;
+
+    fn new(config: Config, setup: &Setup) -> Result<Byol> {
+        for (name, tau) in [("tau", config.tau), ("tau_end", config.tau_end)] {
+            ensure!((0.0..=1.0).contains(&tau), "byol: {name} is {tau}; expected a rate from 0 to 1");
+        }
+        for (name, width) in [("hidden", config.hidden), ("output", config.output)] {
+            ensure!(width > 0, "byol: {name} is {width}; expected a width of at least 1");
+        }
+        let path = &setup.path;
+        let online = Network::new(path, &config, setup)?;
+        let predictor = config.predictor.then(|| head(&(path / "predictor"), config.output, &config));
+        let target = Network::new(&(path / "target").frozen(), &config, setup)?;
+        let average = |part: &str| {
+            Ema::new(path.store(), (path / part).name(), (path / "target" / part).name()) // sets target = online
+        };
+        let averages = [average("encoder")?, average("projector")?];
+        Ok(Byol { config, online, target, predictor, averages })
+    }
+}
+
+impl Network {
+    fn new(path: &Path, config: &Config, setup: &Setup) -> Result<Network> {
+        let encoder = encoder::build(&(path / "encoder"), setup.encoder, setup.image)?;
+        let projector = head(&(path / "projector"), encoder.dim(), config);
+        Ok(Network { encoder, projector })
+    }
+
+    /// [B, C, S, S] -> [B, E].
+    fn project(&self, x: &Tensor, train: bool) -> Tensor {
+        self.projector.forward(&self.encoder.forward(x, train), train)
+    }
+}
+
+impl Byol {
+    /// q(z), [B, E] -> [B, E].
+    fn predict(&self, z: &Tensor) -> Tensor {
+        self.predictor.as_ref().map_or_else(|| z.shallow_clone(), |q| q.forward(z, true))
+    }
+}
+
+/// Projector and predictor: linear, BatchNorm, ReLU, linear without bias (section 3.3).
+fn head(path: &Path, input: i64, config: &Config) -> Mlp {
+    Mlp::new(path, &[input, config.hidden, config.output], MlpStyle { norm: true, hidden_bias: true, last_bias: false })
+}
+
+/// 2 - 2 cos(p, z), the mean over rows of [B, E] each (equation 2). The caller stops the gradient of z.
+pub fn distance(p: &Tensor, z: &Tensor) -> Tensor {
+    let cosine = (normalise(p) * normalise(z)).sum_dim_intlist([-1].as_slice(), false, None); // [B]
+    2.0 - 2.0 * cosine.mean(None)
+}
+
+#[cfg(test)]
+mod tests;

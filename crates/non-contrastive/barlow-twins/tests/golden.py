@@ -1,0 +1,37 @@
+"""Barlow Twins' loss and its gradients by PyTorch (2.11) in f64, with the normalisation and the off-diagonal sum
+written out, and lightly's value beside it; the literals of src/tests.rs.
+
+    python golden.py
+"""
+
+import torch
+
+
+def matrix(phase, n, d):
+    """sin(1.3 m^2 + phase), m = i d + j: numbers without structure that any language can make."""
+    m = torch.arange(n * d, dtype=torch.float64)
+    return torch.sin(1.3 * m * m + phase).view(n, d).requires_grad_()
+
+
+def show(n, d, loss, *inputs):
+    """The loss, and of each gradient its first three entries and its norm."""
+    grads = torch.autograd.grad(loss, inputs)
+    numbers = ", ".join(f"[{v[0]:.12e}, {v[1]:.12e}, {v[2]:.12e}, {g.norm():.12e}]" for g in grads for v in [g.flatten()])
+    print(f"({n}, {d}, {loss.item():.12}, [{numbers}]),")
+
+
+from lightly.loss import BarlowTwinsLoss
+
+
+def loss(a, b, weight):
+    a, b = [(z - z.mean(0)) / (z.var(0, unbiased=False) + 1e-5).sqrt() for z in (a, b)]
+    c = torch.einsum("ni,nj->ij", a, b) / len(a)
+    eye = torch.eye(c.shape[0], dtype=torch.bool)
+    return ((1 - c[eye]) ** 2).sum() + weight * (c[~eye] ** 2).sum()
+
+
+for n, d in [(3, 2), (8, 5), (32, 16)]:
+    a, b = matrix(0.2, n, d), matrix(0.9, n, d)
+    ours, theirs = loss(a, b, 0.0051), BarlowTwinsLoss(lambda_param=0.0051)(a, b)
+    assert torch.allclose(ours, theirs, rtol=1e-12), (ours, theirs)
+    show(n, d, ours, a, b)

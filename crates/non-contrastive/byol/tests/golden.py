@@ -1,0 +1,27 @@
+"""BYOL's distance, 2 - 2 cos, and its gradients by lightly (1.6) and PyTorch (2.11) in f64, the literals of
+src/tests.rs.
+
+    python golden.py
+"""
+
+import torch
+
+
+def matrix(phase, n, d):
+    """sin(1.3 m^2 + phase), m = i d + j: numbers without structure that any language can make."""
+    m = torch.arange(n * d, dtype=torch.float64)
+    return torch.sin(1.3 * m * m + phase).view(n, d).requires_grad_()
+
+
+def show(n, d, loss, *inputs):
+    """The loss, and of each gradient its first three entries and its norm."""
+    grads = torch.autograd.grad(loss, inputs)
+    numbers = ", ".join(f"[{v[0]:.12e}, {v[1]:.12e}, {v[2]:.12e}, {g.norm():.12e}]" for g in grads for v in [g.flatten()])
+    print(f"({n}, {d}, {loss.item():.12}, [{numbers}]),")
+
+
+from lightly.loss import NegativeCosineSimilarity
+
+for n, d in [(2, 3), (8, 5), (32, 16)]:
+    p, z = matrix(0.2, n, d), matrix(0.9, n, d)
+    show(n, d, 2 + 2 * NegativeCosineSimilarity()(p, z), p, z)

@@ -1,0 +1,372 @@
+//! The loop.
+
+use crate::checkpoint;
+use crate::record::{Record, Records};
+use anyhow::{Context, Result, ensure};
+use selfsup_core::augment::Recipe;
+use selfsup_core::augment::views::{HostView, render_views};
+use selfsup_core::data::{Images, Normalisation};
+use selfsup_core::method::{Batch, Loss, Method};
+use selfsup_core::optimiser::{Optimiser, OptimiserConfig, clip_gradients};
+use selfsup_core::precision::{self, Precision};
+use selfsup_core::progress::{Progress, warmup_cosine};
+use selfsup_core::rng::{Purpose, Rng};
+use selfsup_core::store::Store;
+use selfsup_core::tensor::channels_last;
+use selfsup_core::{Tensor, no_grad};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+
+/// How to train. The learning rate rises over `warmup` epochs and falls as half a cosine, step by step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    pub epochs: u64,
+    /// Images of a step; what is left of an epoch, less than a batch, is left out.
+    pub batch: usize,
+    /// In epochs.
+    pub warmup: f64,
+    /// The learning rate at the end as a share of its peak.
+    pub floor: f64,
+    /// Gradients are scaled down to this norm, all of them together; 0: not at all.
+    pub clip_norm: f64,
+    /// Of convolutions and matrix products in networks; everything else is f32.
+    pub precision: Precision,
+    /// Epochs between checkpoints. The end of a run and a stop on request write one too.
+    pub checkpoint_every: u64,
+    pub optimiser: OptimiserConfig,
+}
+
+impl Default for TrainConfig {
+    fn default() -> TrainConfig {
+        TrainConfig {
+            epochs: 100,
+            batch: 256,
+            warmup: 10.0,
+            floor: 0.0,
+            clip_norm: 0.0,
+            precision: Precision::Bf16,
+            checkpoint_every: 1,
+            optimiser: OptimiserConfig::Sgd {
+                rate: 0.06,
+                per: 256,
+                momentum: 0.9,
+                nesterov: false,
+                decay: 5e-4,
+                decay_all: false,
+            },
+        }
+    }
+}
+
+impl TrainConfig {
+    /// # Errors
+    /// If a number makes no sense; the message names its key.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.epochs > 0, "`train.epochs` must be at least 1");
+        ensure!(self.batch > 0, "`train.batch` must be at least 1");
+        ensure!(self.checkpoint_every > 0, "`train.checkpoint_every` must be at least 1");
+        for (key, x) in [("warmup", self.warmup), ("floor", self.floor), ("clip_norm", self.clip_norm)] {
+            ensure!(x.is_finite() && x >= 0.0, "`train.{key}` must be a number of 0 or more, but is {x}");
+        }
+        self.optimiser.check()
+    }
+}
+
+/// All that a run consists of.
+pub struct Run<'a> {
+    pub method: &'a mut dyn Method,
+    /// Where the method's variables live.
+    pub store: &'a Store,
+    pub images: &'a dyn Images,
+    /// One per view, as the method states them or as a configuration replaces them.
+    pub recipes: &'a [Recipe],
+    /// Height and width of full-size views.
+    pub size: usize,
+    pub normalisation: &'a Normalisation,
+    pub config: &'a TrainConfig,
+    pub seed: u64,
+    /// Where checkpoints/ and metrics.csv go.
+    pub folder: &'a Path,
+    /// What makes this run this run (a hash of its configuration): a checkpoint of another one is refused.
+    pub identity: &'a str,
+    /// Set from outside, it ends the run after the step in progress, with a checkpoint.
+    pub stop: &'a AtomicBool,
+    /// Whether to go on from a checkpoint that is there.
+    pub resume: bool,
+}
+
+/// What a run tells while it runs.
+pub enum Event<'a> {
+    /// It goes on from a checkpoint; `records` is the path of its metrics so far.
+    Resumed { at: Progress, records: &'a Path },
+    /// A step was done; `at` is the moment after it.
+    Step { at: Progress, loss: f64 },
+    /// Rows were added to metrics.csv.
+    Records(&'a [Record]),
+    /// An epoch was done. What is pushed to `metrics` is recorded with it; it must be a function of the state alone.
+    Epoch { at: Progress, method: &'a dyn Method, metrics: &'a mut Vec<(String, f64)> },
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    Finished,
+    /// On request; the checkpoint holds this step.
+    Stopped(Progress),
+    /// The loss left the finite numbers: a diagnosis. The last checkpoint is from before.
+    Diverged(String),
+}
+
+/// What a checkpoint holds beside tensors.
+#[derive(Serialize, Deserialize)]
+struct State {
+    identity: String,
+    step: u64,
+    records: u64,
+    /// Sums since the last record, as bits, since text must not round them.
+    window: Vec<(String, u64)>,
+    window_steps: u64,
+}
+
+/// Trains. The same configuration, seed, machine and thread count give the same weights, bit for bit, however often
+/// the run was interrupted.
+///
+/// # Errors
+/// If images cannot be read, files not written, or a checkpoint belongs to something else.
+pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Result<Outcome> {
+    // What the run consists of.
+    let config = run.config;
+    config.check()?;
+    let per_epoch = (run.images.len() / config.batch) as u64;
+    ensure!(
+        per_epoch > 0,
+        "a batch of {} cannot be drawn from {} images: choose a smaller `train.batch`",
+        config.batch,
+        run.images.len()
+    );
+    let steps = per_epoch * config.epochs;
+    let moment = |step: u64| Progress { step, steps, epoch: step / per_epoch, epochs: config.epochs };
+    let peak = config.optimiser.peak(config.batch);
+    let warmup = config.warmup * per_epoch as f64;
+    let every = per_epoch.div_ceil(10); // rows of metrics.csv: ten an epoch
+
+    // Weights, optimiser, and where an earlier part of this run left them.
+    store_channels_last(run.store);
+    let mut optimiser = Optimiser::new(&config.optimiser, run.store.trainable())?;
+    let path = checkpoint_path(run.folder);
+    std::fs::create_dir_all(run.folder.join("checkpoints"))
+        .with_context(|| format!("{}: the folder could not be made", run.folder.display()))?;
+    let records_path = run.folder.join("metrics.csv");
+    let (start, mut records, mut window) = if run.resume && path.exists() {
+        let state = load(&run, &mut optimiser).with_context(|| path.display().to_string())?;
+        let records = Records::resume(&records_path, state.records)?;
+        observe(Event::Resumed { at: moment(state.step), records: &records_path })?;
+        let window = Window::of_bits(&state.window, state.window_steps);
+        (state.step, records, window)
+    } else {
+        (0, Records::create(&records_path)?, Window::default())
+    };
+
+    // Views are made on other threads, two batches ahead.
+    let (images, recipes, size, normalisation, seed) = (run.images, run.recipes, run.size, run.normalisation, run.seed);
+    let batch_size = config.batch;
+    std::thread::scope(|scope| {
+        let (sender, views) = sync_channel(2);
+        scope.spawn(move || {
+            let mut order = (u64::MAX, Vec::new());
+            for step in start..steps {
+                let epoch = step / per_epoch;
+                if order.0 != epoch {
+                    order = (epoch, Rng::new(seed, Purpose::Order, epoch, 0, 0).permutation(images.len()));
+                }
+                let from = (step % per_epoch) as usize * batch_size;
+                let index = order.1[from..from + batch_size].to_vec();
+                let made = render_views(images, &index, recipes, size, normalisation, seed, epoch);
+                let failed = made.is_err();
+                if sender.send(made.map(|views| (index, views))).is_err() || failed {
+                    return;
+                }
+            }
+        });
+
+        for step in start..steps {
+            let at = moment(step);
+            if step % per_epoch == 0 {
+                run.method.before_epoch(at);
+            }
+
+            // One step: views, loss, gradient, update.
+            selfsup_core::torch_ext::seed(Rng::new(seed, Purpose::Step, 0, step, 0).bits());
+            let batch = next_batch(&views, run.store, seed, at.epoch)?;
+            let loss = precision::with(config.precision, || run.method.loss(&batch, at));
+            let total = loss.total.double_value(&[]);
+            if !total.is_finite() {
+                return Ok(Outcome::Diverged(diagnose(&loss, run.store, at, config)));
+            }
+            optimiser.zero_grad()?;
+            loss.total.f_backward().context("the loss has no gradient")?;
+            if config.clip_norm > 0.0 {
+                let _norm = clip_gradients(&run.store.trainable(), config.clip_norm)?;
+            }
+            let rate = warmup_cosine(peak, config.floor * peak, warmup, at);
+            optimiser.step(rate, peak)?;
+            run.method.after_step(at);
+
+            // What is told of it.
+            let after = moment(step + 1);
+            let (in_epoch, epoch) = (step % per_epoch + 1, at.epoch);
+            window.add(total, &loss);
+            observe(Event::Step { at: after, loss: total })?;
+            let record = |metric: String, value| Record { epoch, step: step + 1, metric, value };
+            let mut rows = Vec::new();
+            if in_epoch % every == 0 || in_epoch == per_epoch {
+                rows.extend(window.take().into_iter().map(|(metric, value)| record(metric, value)));
+                rows.push(record("rate".into(), rate));
+            }
+            if in_epoch == per_epoch {
+                let mut metrics = Vec::new();
+                observe(Event::Epoch { at: after, method: run.method, metrics: &mut metrics })?;
+                rows.extend(metrics.into_iter().map(|(metric, value)| record(metric, value)));
+            }
+            if !rows.is_empty() {
+                records.write(&rows)?;
+                observe(Event::Records(&rows))?;
+            }
+
+            // What must survive.
+            let stop = run.stop.load(Ordering::Relaxed) && step + 1 < steps;
+            let due = in_epoch == per_epoch && (epoch + 1).is_multiple_of(config.checkpoint_every);
+            if stop || due || step + 1 == steps {
+                let state = State {
+                    identity: run.identity.into(),
+                    step: step + 1,
+                    records: records.sync()?,
+                    window: window.bits(),
+                    window_steps: window.steps,
+                };
+                save(&path, run.store, &optimiser, &state)?;
+            }
+            if stop {
+                return Ok(Outcome::Stopped(after));
+            }
+        }
+        Ok(Outcome::Finished)
+    })
+}
+
+/// Where the checkpoint of a run lies.
+fn checkpoint_path(folder: &Path) -> PathBuf {
+    folder.join("checkpoints").join("last.safetensors")
+}
+
+/// Convolution weights in the layout of the views, before the first gradient and before any optimiser state.
+fn store_channels_last(store: &Store) {
+    no_grad(|| {
+        for variable in store.variables().into_iter().filter(|v| v.tensor.dim() == 4) {
+            let mut tensor = variable.tensor;
+            tensor.set_data(&channels_last(&tensor.detach()));
+        }
+    });
+}
+
+fn next_batch(
+    views: &Receiver<Result<(Vec<usize>, Vec<HostView>)>>,
+    store: &Store,
+    seed: u64,
+    epoch: u64,
+) -> Result<Batch> {
+    let (index, views) = views.recv().context("the thread that makes views ended early")??;
+    let views = views.iter().map(|view| view.to_view(store.device())).collect();
+    Ok(Batch { views, index, seed, epoch })
+}
+
+/// Sums of the loss and its parts since the last record.
+#[derive(Default)]
+struct Window {
+    sums: Vec<(String, f64)>,
+    steps: u64,
+}
+
+impl Window {
+    fn add(&mut self, total: f64, loss: &Loss) {
+        let parts = loss.parts.iter().map(|(name, value)| (*name, value.double_value(&[])));
+        for (name, value) in std::iter::once(("loss", total)).chain(parts) {
+            match self.sums.iter_mut().find(|(known, _)| known == name) {
+                Some((_, sum)) => *sum += value,
+                None => self.sums.push((name.into(), value)),
+            }
+        }
+        self.steps += 1;
+    }
+
+    fn take(&mut self) -> Vec<(String, f64)> {
+        let Window { sums, steps } = std::mem::take(self);
+        sums.into_iter().map(|(name, sum)| (name, sum / steps as f64)).collect()
+    }
+
+    fn bits(&self) -> Vec<(String, u64)> {
+        self.sums.iter().map(|(name, sum)| (name.clone(), sum.to_bits())).collect()
+    }
+
+    fn of_bits(sums: &[(String, u64)], steps: u64) -> Window {
+        Window { sums: sums.iter().map(|(name, bits)| (name.clone(), f64::from_bits(*bits))).collect(), steps }
+    }
+}
+
+fn save(path: &Path, store: &Store, optimiser: &Optimiser, state: &State) -> Result<()> {
+    let model = store.variables().into_iter().map(|v| (format!("model.{}", v.name), v.tensor));
+    let optimiser = optimiser.state().into_iter().map(|(name, tensor)| (format!("optimiser.{name}"), tensor));
+    let tensors: Vec<(String, Tensor)> = model.chain(optimiser).collect();
+    let metadata = HashMap::from([("selfsup".into(), serde_json::to_string(state)?)]);
+    checkpoint::write(path, &tensors, metadata)
+}
+
+fn load(run: &Run, optimiser: &mut Optimiser) -> Result<State> {
+    let saved = checkpoint::read(&checkpoint_path(run.folder))?;
+    let text = saved.metadata.get("selfsup").context("not a checkpoint of this program: its header says nothing")?;
+    let state: State = serde_json::from_str(text).context("the checkpoint's header is damaged")?;
+    ensure!(
+        state.identity == run.identity,
+        "the checkpoint belongs to the configuration {}, this run has {}: use another folder, or --resume never",
+        state.identity,
+        run.identity
+    );
+    checkpoint::restore(&run.store.variables(), &saved.tensors, "model.")?;
+    let slots = saved.tensors.into_iter();
+    let slots = slots.filter_map(|(name, tensor)| Some((name.strip_prefix("optimiser.")?.to_string(), tensor)));
+    optimiser.load(&slots.collect())?;
+    Ok(state)
+}
+
+/// Gives a method's variables the weights of a run's last checkpoint.
+///
+/// # Errors
+/// If there is none, or it holds other variables.
+pub fn load_weights(folder: &Path, store: &Store) -> Result<()> {
+    let path = checkpoint_path(folder);
+    let saved = checkpoint::read(&path)?;
+    checkpoint::restore(&store.variables(), &saved.tensors, "model.").with_context(|| path.display().to_string())
+}
+
+/// Why a loss is not finite, as far as can be seen.
+fn diagnose(loss: &Loss, store: &Store, at: Progress, config: &TrainConfig) -> String {
+    let finite = |x: &Tensor| x.detach().isfinite().all().int64_value(&[]) == 1;
+    let mut text = format!("the loss became {} at step {} (epoch {})", loss.total.double_value(&[]), at.step, at.epoch);
+    if let Some((name, value)) = loss.parts.iter().find(|(_, value)| !finite(value)) {
+        text += &format!("; its part `{name}` is {}", value.double_value(&[]));
+    }
+    match store.variables().iter().find(|v| !finite(&v.tensor)) {
+        Some(variable) => text += &format!("; the first variable that is not finite is `{}`", variable.name),
+        None => text += "; all variables are finite, so it comes from this batch's views or from the loss itself",
+    }
+    if config.precision == Precision::Bf16 {
+        text += ". Try a lower rate, more warm-up, or train.precision=f32";
+    } else {
+        text += ". Try a lower rate or more warm-up";
+    }
+    text
+}

@@ -1,0 +1,253 @@
+//! The protocol: what is asked of every encoder, in the same way.
+
+use crate::config::RunConfig;
+use crate::registry::SUPERVISED;
+use crate::run::{Subject, recipes};
+use anyhow::{Context, Result};
+use selfsup_core::augment::views::{plain, render_views};
+use selfsup_core::data::{Images, Subset};
+use selfsup_core::method::Method;
+use selfsup_core::rng::{Purpose, Rng};
+use selfsup_core::store::{Store, assign};
+use selfsup_core::{Device, Kind, Tensor, no_grad};
+use selfsup_datasets::{Dataset, Part};
+use selfsup_evaluate::{Features, Finetune, Geometry, Labelled, Network, finetune};
+
+/// Images that pass the encoder at once.
+const BATCH: usize = 500;
+
+/// What the protocols gave.
+pub struct Scores {
+    /// (protocol, metric, value).
+    pub values: Vec<(String, String, f64)>,
+    /// Epochs the encoder was trained for; 0 if it was not.
+    pub epochs: u64,
+    pub n_test: usize,
+}
+
+/// Features of images by the frozen encoder, [N, D] f32 on the CPU.
+///
+/// # Errors
+/// If an image cannot be read.
+pub fn extract(
+    f: &dyn Fn(&Tensor) -> Tensor,
+    images: &dyn Images,
+    subject: &Subject,
+    dataset: &Dataset,
+) -> Result<Tensor> {
+    let rows: Vec<usize> = (0..images.len()).collect();
+    let parts: Vec<Tensor> = rows
+        .chunks(BATCH)
+        .map(|index| {
+            let x = plain(images, index, subject.image.size as usize, &dataset.normalisation)?;
+            Ok(no_grad(|| f(&x.to_device(subject.store.device()))).to_kind(Kind::Float).to_device(Device::Cpu))
+        })
+        .collect::<Result<_>>()?;
+    Ok(Tensor::cat(&parts, 0))
+}
+
+fn labels(part: &Part, dataset: &Dataset) -> Result<Vec<i64>> {
+    let labels = part.labels.as_ref().with_context(|| {
+        format!("`{}` has no labels, so features cannot be scored; give `evaluate.protocols=[]`", dataset.name)
+    })?;
+    Ok(labels.iter().map(|&label| i64::from(label)).collect())
+}
+
+/// Runs the configured protocols. Labels of the test part choose nothing.
+///
+/// # Errors
+/// If the data set has no labels or no test part, or a protocol fails.
+pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Result<Scores> {
+    let wants = |protocol: &str| config.evaluate.protocols.iter().any(|p| p == protocol);
+    let mut values = Vec::new();
+    let mut epochs = if config.name() == crate::registry::RANDOM { 0 } else { config.train.epochs };
+    if config.evaluate.protocols.is_empty() {
+        return Ok(Scores { values, epochs, n_test: 0 });
+    }
+    let test = dataset.test.as_ref().with_context(|| {
+        format!("`{}` has no test part; give `evaluate.protocols=[]`, or a folder with test/ beside train/", dataset.name)
+    })?;
+    let (train_labels, test_labels) = (labels(&dataset.train, dataset)?, labels(test, dataset)?);
+    let classes = dataset.classes.len();
+    let train = Labelled { images: &*dataset.train.images, labels: &train_labels };
+    let held = Labelled { images: &*test.images, labels: &test_labels };
+    let tune = |subject: &Subject, settings: &Finetune| {
+        let features = |x: &Tensor, train: bool| subject.method.features(x, train);
+        let network = Network {
+            features: &features,
+            store: &subject.store,
+            size: subject.image.size as usize,
+            normalisation: &dataset.normalisation,
+        };
+        selfsup_core::precision::with(config.train.precision, || {
+            finetune(settings, &network, train, held, classes, config.seed)
+        })
+    };
+    if config.name() == SUPERVISED {
+        let settings = Finetune { fraction: 1.0, ..config.evaluate.finetune.clone() };
+        epochs = settings.epochs;
+        let score = tune(subject, &settings)?;
+        values.push(("finetune".into(), "accuracy".into(), score.accuracy));
+    }
+
+    let encode = |x: &Tensor| subject.method.features(x, false);
+    let bank = Features::new(
+        extract(&encode, &*dataset.train.images, subject, dataset)?,
+        Tensor::from_slice(&train_labels),
+    )?;
+    let queries = Features::new(extract(&encode, &*test.images, subject, dataset)?, Tensor::from_slice(&test_labels))?;
+    if wants("knn") {
+        values.push(("knn".into(), "accuracy".into(), config.evaluate.knn.accuracy(&bank, &queries, classes)?));
+    }
+    if wants("linear") {
+        let score = config.evaluate.linear.score(&bank, &queries, classes, config.seed)?;
+        if let Some(warning) = score.warning() {
+            eprintln!("{}: {warning}", config.name());
+        }
+        values.push(("linear".into(), "accuracy".into(), score.accuracy));
+        values.push(("linear".into(), "penalty".into(), score.penalty));
+    }
+    if wants("geometry") {
+        // Of the encoder's output, and of what the loss sees, where that is another thing.
+        values.extend(geometry("geometry", &encode, config, subject, dataset, test)?);
+        let probe = plain(&*test.images, &[0], subject.image.size as usize, &dataset.normalisation)?;
+        if no_grad(|| subject.method.embedding(&probe.to_device(subject.store.device()))).is_some() {
+            let embed = |x: &Tensor| subject.method.embedding(x).expect("it was there before");
+            values.extend(geometry("geometry-embedding", &embed, config, subject, dataset, test)?);
+        }
+    }
+    if wants("finetune") && config.name() != SUPERVISED {
+        for &fraction in &config.evaluate.fractions {
+            let before = snapshot(&subject.store);
+            let score = tune(subject, &Finetune { fraction, ..config.evaluate.finetune.clone() })?;
+            restore(&subject.store, &before);
+            let metric = if fraction == 1.0 { "accuracy".into() } else { format!("accuracy_{}%", 100.0 * fraction) };
+            values.push(("finetune".into(), metric, score.accuracy));
+        }
+    }
+    Ok(Scores { values, epochs, n_test: test.len() })
+}
+
+fn snapshot(store: &Store) -> Vec<Tensor> {
+    store.variables().iter().map(|v| v.tensor.detach().copy()).collect()
+}
+
+fn restore(store: &Store, values: &[Tensor]) {
+    for (variable, value) in store.variables().iter().zip(values) {
+        assign(&variable.tensor, value);
+    }
+}
+
+/// Alignment of two augmented views of the test images (by the run's first and last recipe), and what the features
+/// alone tell.
+fn geometry(
+    protocol: &str,
+    f: &dyn Fn(&Tensor) -> Tensor,
+    config: &RunConfig,
+    subject: &Subject,
+    dataset: &Dataset,
+    test: &Part,
+) -> Result<Vec<(String, String, f64)>> {
+    let x = extract(f, &*test.images, subject, dataset)?;
+    let recipes = recipes(config, &*subject.method);
+    let views = match recipes.as_slice() {
+        [] => None,
+        [only] => Some([only.clone(), only.clone()]),
+        [first, .., last] => Some([first.clone(), last.clone()]),
+    };
+    let pair = views.map(|views| two_views(f, &views, config.seed, subject, dataset, test)).transpose()?;
+    let geometry = Geometry::of(&x, pair.as_ref().map(|(a, b)| (a, b)))?;
+    Ok(geometry.rows().into_iter().map(|(metric, value)| (protocol.into(), metric.into(), value)).collect())
+}
+
+fn two_views(
+    f: &dyn Fn(&Tensor) -> Tensor,
+    recipes: &[selfsup_core::augment::Recipe],
+    seed: u64,
+    subject: &Subject,
+    dataset: &Dataset,
+    test: &Part,
+) -> Result<(Tensor, Tensor)> {
+    let size = subject.image.size as usize;
+    let rows: Vec<usize> = (0..test.len()).collect();
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    for index in rows.chunks(BATCH) {
+        // No epoch of training has this number, so these draws are new.
+        let views = render_views(&*test.images, index, recipes, size, &dataset.normalisation, seed, u64::MAX)?;
+        for (view, into) in views.into_iter().zip([&mut a, &mut b]) {
+            let x = view.to_view(subject.store.device()).x;
+            into.push(no_grad(|| f(&x)).to_device(Device::Cpu));
+        }
+    }
+    Ok((Tensor::cat(&a, 0), Tensor::cat(&b, 0)))
+}
+
+/// A look at the features while training: on training images alone, a few of them held against the others.
+pub struct Online {
+    /// [n, C, S, S], the bank first.
+    images: Tensor,
+    labels: Option<Tensor>,
+    bank: i64,
+    classes: usize,
+    knn: selfsup_evaluate::Knn,
+}
+
+impl Online {
+    /// Takes 2,000 images as bank and 500 as queries (a quarter of that above 64 pixels), the same in all epochs.
+    ///
+    /// # Errors
+    /// If an image cannot be read.
+    pub fn new(config: &RunConfig, dataset: &Dataset, subject: &Subject) -> Result<Online> {
+        let part = &dataset.train;
+        let size = subject.image.size as usize;
+        let wanted = if size > 64 { 625 } else { 2500 };
+        let mut index = Rng::new(config.seed, Purpose::Sample, 0, 0, 0).permutation(part.len());
+        index.truncate(wanted);
+        let images = Subset::new(&*part.images, index.clone());
+        let rows: Vec<usize> = (0..index.len()).collect();
+        let x = plain(&images, &rows, size, &dataset.normalisation)?.to_device(subject.store.device());
+        let labels = part.labels.as_ref().map(|labels| {
+            Tensor::from_slice(&index.iter().map(|&i| i64::from(labels[i])).collect::<Vec<_>>())
+        });
+        let knn = config.evaluate.knn;
+        Ok(Online { images: x, labels, bank: (index.len() * 4 / 5) as i64, classes: dataset.classes.len(), knn })
+    }
+
+    /// `online_knn` (where there are labels and neighbours enough), and two signs of collapse: the mean standard
+    /// deviation of normalised features times the root of their dimension, and their effective rank.
+    ///
+    /// # Errors
+    /// If the features are not finite.
+    pub fn look(&self, method: &dyn Method) -> Result<Vec<(String, f64)>> {
+        let n = self.images.size()[0];
+        let x = no_grad(|| {
+            let starts = (0..n).step_by(BATCH);
+            let parts: Vec<Tensor> = starts
+                .map(|from| method.features(&self.images.narrow(0, from, (n - from).min(BATCH as i64)), false))
+                .collect();
+            Tensor::cat(&parts, 0).to_device(Device::Cpu)
+        });
+        let mut metrics = Vec::new();
+        if let (Some(labels), true) = (&self.labels, self.bank >= self.knn.k as i64 && self.bank < n) {
+            let part = |from, length| Features::new(x.narrow(0, from, length), labels.narrow(0, from, length));
+            let score = self.knn.accuracy(&part(0, self.bank)?, &part(self.bank, n - self.bank)?, self.classes)?;
+            metrics.push(("online_knn".into(), score));
+        }
+        let few = x.narrow(0, 0, n.min(500));
+        metrics.push(("features_std".into(), selfsup_evaluate::normalised_std(&few)?));
+        metrics.push(("features_rank".into(), selfsup_evaluate::effective_rank(&few)?));
+        Ok(metrics)
+    }
+}
+
+/// A sentence if the features have nearly collapsed to a point or a line.
+pub fn collapse_warning(metrics: &[(String, f64)]) -> Option<String> {
+    let value = |name: &str| metrics.iter().find(|(metric, _)| metric == name).map(|(_, value)| *value);
+    let (std, rank) = (value("features_std")?, value("features_rank")?);
+    (std < 0.01 || rank < 1.5).then(|| {
+        format!(
+            "the features look collapsed: standard deviation {std:.4} (1 when isotropic), effective rank {rank:.1}. \
+             Compare with the random encoder's before trusting this run"
+        )
+    })
+}

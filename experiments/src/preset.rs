@@ -1,0 +1,36 @@
+//! Presets: what a recipe changes of the defaults, one TOML file each in `presets/METHOD/`, compiled into the program.
+
+use crate::registry::did_you_mean;
+use anyhow::{Context, Result};
+
+macro_rules! presets {
+    ($($method:literal: $($name:literal),+;)+) => {
+        /// (method, preset, text of its file).
+        pub const PRESETS: &[(&str, &str, &str)] = &[
+            $($(($method, $name, include_str!(concat!("../presets/", $method, "/", $name, ".toml"))),)+)+
+        ];
+    };
+}
+
+presets! {
+    "simclr": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly";
+    "barlow-twins": "cpu", "cifar10-solo", "cifar10-lightly";
+    "byol": "cpu", "cifar10-solo", "cifar10-lightly";
+    "mae": "cpu", "cifar10-solo";
+}
+
+/// The settings of a preset.
+///
+/// # Errors
+/// If the method has no such preset; the message lists those it has.
+pub fn find(method: &str, name: &str) -> Result<toml::Table> {
+    let own: Vec<&str> = PRESETS.iter().filter(|p| p.0 == method).map(|p| p.1).collect();
+    let (_, _, text) = PRESETS.iter().find(|p| (p.0, p.1) == (method, name)).with_context(|| {
+        let hint = did_you_mean(name, own.iter().copied());
+        match own.as_slice() {
+            [] => format!("{method} has no presets; leave `/{name}` out"),
+            _ => format!("{method} has no preset `{name}`{hint}; it has {}", own.join(", ")),
+        }
+    })?;
+    text.parse().with_context(|| format!("in the preset {method}/{name}"))
+}

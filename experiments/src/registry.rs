@@ -1,0 +1,38 @@
+//! The methods. Their order here is their order in every table.
+
+use anyhow::{Result, bail};
+use selfsup_core::method::{Entry, entry};
+
+/// One line per method.
+pub const METHODS: &[Entry] = &[
+    entry::<mae::Mae>(),
+    entry::<simclr::SimClr>(),
+    entry::<barlow_twins::BarlowTwins>(),
+    entry::<byol::Byol>(),
+];
+
+/// Names that stand for no method in a comparison: the untrained encoder, and the encoder trained with labels.
+pub const RANDOM: &str = "random";
+/// See [`RANDOM`].
+pub const SUPERVISED: &str = "supervised";
+
+/// The method called `name`.
+///
+/// # Errors
+/// If there is none; the message names the nearest and lists all.
+pub fn find(name: &str) -> Result<&'static Entry> {
+    if let Some(entry) = METHODS.iter().find(|entry| entry.name == name) {
+        return Ok(entry);
+    }
+    let names: Vec<&str> = METHODS.iter().map(|entry| entry.name).collect();
+    bail!("unknown method `{name}`{}; there are {}", did_you_mean(name, names.iter().copied()), names.join(", "))
+}
+
+/// `: did you mean x?` for the nearest of `known`, if any is near.
+pub fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let nearest = known.map(|k| (strsim::normalized_damerau_levenshtein(name, k), k));
+    match nearest.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((likeness, nearest)) if likeness > 0.5 => format!(": did you mean `{nearest}`?"),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,335 @@
+//! Pictures of a run, and reports of studies. A report reads CSV and PNG files and nothing else.
+
+use crate::config::RunConfig;
+use crate::registry::{self, METHODS};
+use crate::run::{Meta, Subject, training_images};
+use anyhow::{Context, Result};
+use selfsup_core::augment::Recipe;
+use selfsup_core::augment::views::{plain, render_views};
+use selfsup_core::data::Normalisation;
+use selfsup_core::method::Batch;
+use selfsup_core::{Device, Kind, Tensor, no_grad};
+use selfsup_datasets::Dataset;
+use selfsup_report::figure::{Axes, Figure, Series, bars, file_name, lines};
+use selfsup_report::file::write_whole;
+use selfsup_report::html::{Card, Page};
+use selfsup_report::metrics;
+use selfsup_report::picture::{Grid, Picture};
+use selfsup_report::results::{self, Row};
+use selfsup_report::table::{Table, summarise};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Images in a row of a picture.
+const COLUMNS: usize = 8;
+
+/// [B, C, S, S] normalised -> pictures of u8.
+fn to_pictures(x: &Tensor, normalisation: &Normalisation) -> Result<Vec<Picture>> {
+    let (b, c, h, w) = x.size4()?;
+    let shape = [1, c, 1, 1];
+    let std = Tensor::from_slice(&normalisation.std).view(shape);
+    let mean = Tensor::from_slice(&normalisation.mean).view(shape);
+    let x = x.to_device(Device::Cpu).to_kind(Kind::Float) * std + mean;
+    let x = (x.clamp(0.0, 1.0) * 255.0).round().to_kind(Kind::Uint8).permute([0, 2, 3, 1]).contiguous();
+    (0..b)
+        .map(|i| Picture::new(h as usize, w as usize, c as usize, Vec::try_from(x.get(i).flatten(0, -1))?))
+        .collect()
+}
+
+fn write_grid(path: &Path, rows: Vec<(String, Vec<Picture>)>, size: usize) -> Result<()> {
+    let (row_captions, rows) = rows.into_iter().unzip();
+    let scale = (64 / size).max(1);
+    let grid = Grid { rows, row_captions, scale, padding: 4, ..Grid::default() };
+    write_whole(path, &grid.png()?)
+}
+
+/// Writes views.png (images and the run's views of them) and, for a method that has pictures, pictures.png.
+///
+/// # Errors
+/// If an image cannot be read, or a file not written.
+pub fn write_pictures(
+    config: &RunConfig,
+    dataset: &Dataset,
+    subject: &Subject,
+    recipes: &[Recipe],
+    folder: &Path,
+) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let images = training_images(dataset);
+    let index: Vec<usize> = (0..COLUMNS.min(images.len())).collect();
+    let (size, normalisation) = (subject.image.size as usize, &dataset.normalisation);
+    let mut rows = vec![("image".to_string(), to_pictures(&plain(images, &index, size, normalisation)?, normalisation)?)];
+    for epoch in 0..if recipes.len() == 1 { 2 } else { 1 } {
+        let views = render_views(images, &index, recipes, size, normalisation, config.seed, epoch)?;
+        for view in views {
+            let caption = format!("view {}", rows.len());
+            rows.push((caption, to_pictures(&view.to_view(Device::Cpu).x, normalisation)?));
+        }
+    }
+    write_grid(&folder.join("views.png"), rows, size)?;
+
+    // What the method does to images it was not trained on, where there are any.
+    let images = dataset.test.as_ref().map_or(images, |test| &*test.images);
+    let index: Vec<usize> = (0..COLUMNS.min(images.len())).collect();
+    let bare = [Recipe::default()];
+    let views = render_views(images, &index, &bare, size, normalisation, config.seed, 0)?;
+    let views = views.iter().map(|view| view.to_view(subject.store.device())).collect();
+    let batch = Batch { views, index, seed: config.seed, epoch: 0 };
+    let pictures = no_grad(|| subject.method.pictures(&batch));
+    if pictures.is_empty() {
+        return Ok(());
+    }
+    let rows = pictures
+        .into_iter()
+        .map(|(caption, x)| Ok((caption.to_string(), to_pictures(&x, normalisation)?)))
+        .collect::<Result<_>>()?;
+    write_grid(&folder.join("pictures.png"), rows, size)
+}
+
+/// What a table shows of all rows; results.csv has the rest.
+fn shown(row: &Row) -> bool {
+    match row.protocol.as_str() {
+        "geometry" => row.metric == "effective_rank",
+        "geometry-embedding" => ["uniformity", "alignment"].contains(&row.metric.as_str()),
+        "linear" => row.metric == "accuracy",
+        _ => true,
+    }
+}
+
+/// What a report of rows consists of.
+pub struct Report {
+    pub rows: Vec<Row>,
+    pub tables: Vec<Table>,
+}
+
+impl Report {
+    /// The report of the scores in `paths`: results.csv files, or folders that hold one.
+    ///
+    /// # Errors
+    /// If a file cannot be read or holds no rows.
+    pub fn read(paths: &[PathBuf]) -> Result<Report> {
+        Report::of(results::read_many(paths)?)
+    }
+
+    /// The report of rows.
+    ///
+    /// # Errors
+    /// If two rows contradict each other.
+    pub fn of(mut rows: Vec<Row>) -> Result<Report> {
+        let place = |name: &str| METHODS.iter().position(|entry| entry.name == name).unwrap_or(usize::MAX);
+        rows.sort_by_key(|row| place(&row.method));
+        let visible: Vec<Row> = rows.iter().filter(|row| shown(row)).cloned().collect();
+        let tables = summarise(&visible)?;
+        Ok(Report { rows, tables })
+    }
+
+    /// Writes table.md, table.csv, figures (SVG and PNG) and report.html into `folder`; `runs` are the places in which
+    /// to look for the runs' own folders. Returns the path of the page.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, folder: &Path, runs: &[PathBuf]) -> Result<PathBuf> {
+        let figures = folder.join("figures");
+        fs::create_dir_all(&figures).with_context(|| figures.display().to_string())?;
+        let join = |text: fn(&Table) -> Result<String>| -> Result<String> {
+            Ok(self.tables.iter().map(text).collect::<Result<Vec<_>>>()?.join("\n"))
+        };
+        write_whole(&folder.join("table.md"), join(|t| Ok(t.markdown()))?.as_bytes())?;
+        write_whole(&folder.join("table.csv"), join(|t| Ok(String::from_utf8(t.csv()?)?))?.as_bytes())?;
+        let runs = self.run_folders(runs);
+        let mut drawn = Vec::new();
+        for table in &self.tables {
+            for column in (0..table.columns.len()).filter(|&c| table.columns[c].percent()) {
+                drawn.push(bars(table, column)?);
+            }
+        }
+        drawn.extend(self.curves("online_knn", "Online kNN, on training images", "kNN accuracy", true, &runs)?);
+        for figure in &drawn {
+            figure.write(&figures)?;
+        }
+        let page = Page {
+            title: self.title(),
+            lead: "Self-supervised methods under one protocol: the same images, encoder, evaluation and seeds. Random is \
+                   the untrained encoder, supervised the same encoder trained with all labels."
+                .into(),
+            meta: self.meta(&runs),
+            tables: self.tables.clone(),
+            figures: drawn,
+            cards: self.cards(&runs, &figures)?,
+            protocol: protocol(&runs),
+            notes: vec![
+                "Scores are of the last epoch; no other was looked at. Test labels choose nothing.".into(),
+                "± is the standard deviation over seeds; of one seed there is none, and no difference is then shown to be \
+                 more than chance."
+                    .into(),
+            ],
+            links: [("all rows", "results.csv"), ("table as CSV", "table.csv"), ("table as Markdown", "table.md")]
+                .map(|(text, address)| (text.to_string(), address.to_string()))
+                .into(),
+            rows: self.rows.clone(),
+        };
+        let path = folder.join("report.html");
+        page.write(&path)?;
+        Ok(path)
+    }
+
+    fn title(&self) -> String {
+        let mut names: Vec<&str> = self.rows.iter().map(|row| row.study.as_str()).collect();
+        names.dedup();
+        names.sort_unstable();
+        names.dedup();
+        names.join(", ")
+    }
+
+    /// The folders of the rows' runs that are there, each once, with its rows' method.
+    fn run_folders(&self, places: &[PathBuf]) -> Vec<(String, PathBuf)> {
+        let mut found: Vec<(String, PathBuf)> = Vec::new();
+        for row in &self.rows {
+            let folders = places.iter().flat_map(|place| [place.join(&row.run_id), place.clone()]);
+            let folder = folders.into_iter().find(|f| f.ends_with(&row.run_id) && f.join("config.toml").is_file());
+            if let Some(folder) = folder.filter(|f| found.iter().all(|(_, known)| known != f)) {
+                found.push((row.method.clone(), folder));
+            }
+        }
+        found
+    }
+
+    /// One line per method of a metric over epochs, its runs together.
+    fn curves(
+        &self,
+        metric: &str,
+        title: &str,
+        unit: &str,
+        percent: bool,
+        runs: &[(String, PathBuf)],
+    ) -> Result<Option<Figure>> {
+        let mut series = Vec::new();
+        for entry in METHODS {
+            let points = read_points(entry.name, metric, runs)?;
+            if !points.is_empty() {
+                series.push(Series::of_runs(entry.name, &points));
+            }
+        }
+        if series.is_empty() {
+            return Ok(None);
+        }
+        let axes = Axes { title: title.into(), x: "epoch".into(), y: unit.into(), percent };
+        lines(&axes, &series).map(Some)
+    }
+
+    fn meta(&self, runs: &[(String, PathBuf)]) -> Vec<(String, String)> {
+        let mut meta = Vec::new();
+        if let Some(made) = runs.iter().find_map(|(_, folder)| read_meta(folder)) {
+            meta = vec![
+                ("commit".into(), made.commit),
+                ("LibTorch".into(), made.libtorch),
+                ("device".into(), made.device),
+                ("command".into(), made.command),
+            ];
+        }
+        let ids: std::collections::BTreeMap<&str, f64> =
+            self.rows.iter().map(|row| (row.run_id.as_str(), row.wall_s)).collect();
+        meta.push(("training".into(), format!("{} runs, {:.0} s together", ids.len(), ids.values().sum::<f64>())));
+        meta
+    }
+
+    fn cards(&self, runs: &[(String, PathBuf)], figures: &Path) -> Result<Vec<Card>> {
+        let mut cards = Vec::new();
+        for entry in METHODS {
+            let Some((_, folder)) = runs.iter().find(|(method, _)| method == entry.name) else { continue };
+            let picture = |file: &str, caption: &str| {
+                let bytes = fs::read(folder.join("plots").join(file)).ok();
+                bytes.map(|bytes| (caption.to_string(), bytes))
+            };
+            let pictures = [
+                picture("views.png", "Training images and the views that the method is given of them"),
+                picture("pictures.png", "Test images as the method sees and rebuilds them"),
+            ];
+            let mut own = Vec::new();
+            let points = read_points(entry.name, "loss", runs)?;
+            if !points.is_empty() {
+                let axes = Axes {
+                    title: format!("Loss of {}", entry.name),
+                    x: "epoch".into(),
+                    y: "loss".into(),
+                    percent: false,
+                };
+                let figure = lines(&axes, &[Series::of_runs(entry.name, &points)])?;
+                let figure = Figure { name: file_name(&format!("loss {}", entry.name)), ..figure };
+                figure.write(figures)?;
+                own.push(figure);
+            }
+            let speed = read_meta(folder).filter(|meta| meta.images_per_second > 0.0);
+            cards.push(Card {
+                name: entry.name.into(),
+                paper: entry.paper.into(),
+                family: entry.family.to_string(),
+                pictures: pictures.into_iter().flatten().collect(),
+                figures: own,
+                notes: speed
+                    .map(|m| format!("{:.0} images/s, {} trained values.", m.images_per_second, m.parameters))
+                    .into_iter()
+                    .collect(),
+            });
+        }
+        Ok(cards)
+    }
+}
+
+fn read_meta(folder: &Path) -> Option<Meta> {
+    serde_json::from_slice(&fs::read(folder.join("meta.json")).ok()?).ok()
+}
+
+/// The curve of a metric over epochs in each run of a method.
+fn read_points(method: &str, metric: &str, runs: &[(String, PathBuf)]) -> Result<Vec<Vec<(f64, f64)>>> {
+    let mut curves = Vec::new();
+    for (_, folder) in runs.iter().filter(|(name, _)| name == method) {
+        let path = folder.join("metrics.csv");
+        if !path.is_file() {
+            continue;
+        }
+        let read = metrics::read(&path)?;
+        let steps = read.last().map_or(1, |m| m.step).max(1);
+        let epochs = read.last().map_or(1, |m| m.epoch + 1);
+        let points = metrics::points(&read, metric, |m| m.step as f64 * epochs as f64 / steps as f64);
+        if !points.is_empty() {
+            curves.push(points);
+        }
+    }
+    Ok(curves)
+}
+
+/// How features were judged, from the configuration of the first run.
+fn protocol(runs: &[(String, PathBuf)]) -> Vec<(String, String)> {
+    let text = runs.first().and_then(|(_, folder)| fs::read_to_string(folder.join("config.toml")).ok());
+    let Some(config) = text.and_then(|text| toml::from_str::<RunConfig>(&text).ok()) else { return Vec::new() };
+    let evaluate = &config.evaluate;
+    let lines = [
+        ("features", "the encoder's output, frozen, in evaluation mode, of images without augmentation".to_string()),
+        ("kNN", format!("k = {}, temperature {}, cosine", evaluate.knn.k, evaluate.knn.temperature)),
+        (
+            "linear",
+            format!(
+                "logistic regression on standardised features; the penalty is chosen on {:.0} % of the training part",
+                100.0 * evaluate.linear.held_out
+            ),
+        ),
+        (
+            "supervised",
+            format!("the same encoder from scratch with all labels, {} epochs, light crops", evaluate.finetune.epochs),
+        ),
+        ("geometry", "effective rank of the features; alignment and uniformity of the normalised embedding".into()),
+    ];
+    lines.map(|(name, text)| (name.to_string(), text)).into()
+}
+
+/// The table of methods, for `selfsup methods`.
+pub fn methods_csv() -> Result<String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(["name", "family", "presets", "paper"])?;
+    for entry in registry::METHODS {
+        let presets: Vec<&str> = crate::preset::PRESETS.iter().filter(|p| p.0 == entry.name).map(|p| p.1).collect();
+        writer.write_record([entry.name, &entry.family.to_string(), &presets.join(" "), entry.paper])?;
+    }
+    Ok(String::from_utf8(writer.into_inner()?)?)
+}

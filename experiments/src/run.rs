@@ -1,0 +1,380 @@
+//! One run: from a configuration to a folder with weights, records and scores.
+//!
+//! ```text
+//! RUN/config.toml  meta.json  metrics.csv  events.out.tfevents.selfsup  checkpoints/  export/  plots/  results.csv
+//!     DONE | FAILED
+//! ```
+
+use crate::config::{RunConfig, differences};
+use crate::evaluation;
+use crate::progress_bar::Display;
+use crate::registry::{self, RANDOM, SUPERVISED};
+use crate::reporting::write_pictures;
+use anyhow::{Context, Result, ensure};
+use selfsup_core::augment::Recipe;
+use selfsup_core::data::Images;
+use selfsup_core::encoder::{self, Encoder};
+use selfsup_core::method::{Batch, ImageShape, Loss, Method, Setup};
+use selfsup_core::progress::Progress;
+use selfsup_core::store::Store;
+use selfsup_core::{Device, Tensor};
+use selfsup_datasets::Dataset;
+use selfsup_report::file::write_whole;
+use selfsup_report::metrics;
+use selfsup_report::results::{self, Row, Status};
+use selfsup_report::tensorboard::Writer;
+use selfsup_train::{Event, Outcome, Run, checkpoint, fit, load_weights};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Where and with what to compute: what may change between two parts of one run.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub device: Device,
+    /// LibTorch's threads; the bits of a result depend on them.
+    pub threads: usize,
+    pub data_root: PathBuf,
+}
+
+impl Machine {
+    /// Sets up LibTorch for this process. Must come before anything else touches it.
+    ///
+    /// # Errors
+    /// If the device cannot be had.
+    pub fn new(device: &str, threads: usize, data_root: Option<&Path>) -> Result<Machine> {
+        let device = match device {
+            "cpu" => Device::Cpu,
+            "cuda" => Device::Cuda(0),
+            _ => {
+                let index = device.strip_prefix("cuda:").and_then(|index| index.parse().ok());
+                Device::Cuda(index.with_context(|| format!("unknown device `{device}`: expected cpu, cuda or cuda:N"))?)
+            }
+        };
+        selfsup_core::torch_ext::init(device)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if threads == 0 { cores } else { threads };
+        selfsup_core::torch_ext::threads(threads)?;
+        selfsup_core::torch_ext::tune_allocator();
+        Ok(Machine { device, threads, data_root: selfsup_datasets::data_root(data_root) })
+    }
+
+    /// `cpu, 2 threads` or `cuda:0`.
+    pub fn text(&self) -> String {
+        match self.device {
+            Device::Cuda(index) => format!("cuda:{index}"),
+            _ => format!("cpu, {} thread{}", self.threads, if self.threads == 1 { "" } else { "s" }),
+        }
+    }
+}
+
+/// The commit this program was built from, `+` behind it if files differed.
+pub const COMMIT: &str = env!("SELFSUP_COMMIT");
+
+/// An encoder without a method: the random row, and what the supervised row starts from.
+struct Bare(Box<dyn Encoder>);
+
+impl Method for Bare {
+    fn views(&self) -> Vec<Recipe> {
+        Vec::new()
+    }
+
+    fn loss(&mut self, _: &Batch, _: Progress) -> Loss {
+        unreachable!("a bare encoder is never given to the training loop")
+    }
+
+    fn features(&self, x: &Tensor, train: bool) -> Tensor {
+        self.0.forward(x, train)
+    }
+}
+
+/// A method with the store its variables live in.
+pub struct Subject {
+    pub store: Store,
+    pub method: Box<dyn Method>,
+    pub image: ImageShape,
+}
+
+/// The images that a method trains on: the unlabelled part where a data set has one, else the training part.
+pub fn training_images(dataset: &Dataset) -> &dyn Images {
+    &*dataset.unlabelled.as_ref().unwrap_or(&dataset.train).images
+}
+
+/// Builds the method of a configuration, untrained.
+///
+/// # Errors
+/// If the method cannot be built from it.
+pub fn build(config: &RunConfig, dataset: &Dataset, device: Device) -> Result<Subject> {
+    let images = training_images(dataset);
+    let size = if config.size == 0 { dataset.native_size } else { config.size };
+    let image = ImageShape { channels: images.channels() as i64, size: size as i64 };
+    let store = Store::new(config.seed, device);
+    let setup = Setup { path: store.root(), encoder: config.encoder, image, samples: images.len() };
+    let method: Box<dyn Method> = match config.name() {
+        RANDOM | SUPERVISED => Box::new(Bare(encoder::build(&(&setup.path / "encoder"), config.encoder, image)?)),
+        name => (registry::find(name)?.build)(&config.settings(), &setup)?,
+    };
+    drop(setup);
+    Ok(Subject { store, method, image })
+}
+
+/// The recipes of a run: its own, or the method's.
+pub fn recipes(config: &RunConfig, method: &dyn Method) -> Vec<Recipe> {
+    if config.views.is_empty() { method.views() } else { config.views.clone() }
+}
+
+/// What a run's folder says of how it was made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Meta {
+    pub commit: String,
+    pub version: String,
+    pub libtorch: String,
+    pub device: String,
+    pub command: String,
+    pub parameters: usize,
+    /// Seconds of training, over all parts of the run.
+    pub train_seconds: f64,
+    /// Images a second in the last part of the run.
+    pub images_per_second: f64,
+}
+
+/// How the folder of a run is used.
+pub struct Folder<'a> {
+    pub path: &'a Path,
+    pub study: &'a str,
+    /// Whether to go on from what lies there.
+    pub resume: bool,
+}
+
+/// What came of a run.
+pub enum End {
+    /// Its scores.
+    Done(Vec<Row>),
+    /// It was stopped on request and can be taken up again.
+    Stopped,
+}
+
+/// Trains and judges a configuration, or takes up where the folder's earlier run was left.
+///
+/// # Errors
+/// If the folder belongs to another configuration (the message names what differs), or anything fails on the way.
+pub fn execute(
+    config: &RunConfig,
+    dataset: &Dataset,
+    machine: &Machine,
+    folder: &Folder,
+    stop: &AtomicBool,
+) -> Result<End> {
+    prepare(config, folder)?;
+    let done = folder.path.join("DONE");
+    let results_path = folder.path.join("results.csv");
+    if folder.resume && done.exists() {
+        return Ok(End::Done(results::read(&results_path)?));
+    }
+    let mut subject = build(config, dataset, machine.device)?;
+    let started = Instant::now();
+    let mut meta = Meta {
+        commit: COMMIT.into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        libtorch: "2.11.0".into(),
+        device: machine.text(),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        parameters: subject.store.parameters(),
+        train_seconds: 0.0,
+        images_per_second: 0.0,
+    };
+    let meta_path = folder.path.join("meta.json");
+    if let Some(old) = fs::read(&meta_path).ok().and_then(|bytes| serde_json::from_slice::<Meta>(&bytes).ok()) {
+        meta.train_seconds = if folder.resume { old.train_seconds } else { 0.0 };
+    }
+    let mut outcome = Outcome::Finished;
+    if ![RANDOM, SUPERVISED].contains(&config.name()) {
+        outcome = train(config, dataset, &mut subject, folder, stop, &mut meta)?;
+        meta.train_seconds += started.elapsed().as_secs_f64();
+        write_whole(&meta_path, &serde_json::to_vec_pretty(&meta)?)?;
+    }
+    let mut row = Row {
+        run_id: folder.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+        study: folder.study.into(),
+        method: config.name().into(),
+        family: registry::find(config.name()).map_or_else(|_| "baseline".into(), |entry| entry.family.to_string()),
+        encoder: config.encoder.to_string(),
+        dataset: config.data.clone(),
+        split: "test".into(),
+        epoch: config.train.epochs,
+        seed: config.seed,
+        device: meta.device.clone(),
+        commit: COMMIT.into(),
+        config_hash: config.hash()?,
+        ..Row::default()
+    };
+    match outcome {
+        Outcome::Stopped(_) => return Ok(End::Stopped),
+        Outcome::Diverged(why) => {
+            eprintln!("{}: {why}", config.name());
+            row.protocol = "knn".into();
+            row.metric = "accuracy".into();
+            row.status = Status::Diverged;
+            row.wall_s = meta.train_seconds;
+            results::write(&results_path, std::slice::from_ref(&row))?;
+            write_whole(&folder.path.join("FAILED"), why.as_bytes())?;
+            write_whole(&done, b"")?;
+            return Ok(End::Done(vec![row]));
+        }
+        Outcome::Finished => {}
+    }
+    let scores = evaluation::judge(config, dataset, &mut subject)?;
+    row.wall_s = if meta.train_seconds > 0.0 { meta.train_seconds } else { started.elapsed().as_secs_f64() };
+    row.epoch = scores.epochs;
+    row.step = scores.epochs * (training_images(dataset).len() / config.train.batch) as u64;
+    row.n_test = scores.n_test as u64;
+    let rows: Vec<Row> = scores
+        .values
+        .into_iter()
+        .map(|(protocol, metric, value)| Row { protocol, metric, value: Some(value), ..row.clone() })
+        .collect();
+    if config.name() == SUPERVISED {
+        meta.train_seconds = row.wall_s;
+    }
+    write_whole(&meta_path, &serde_json::to_vec_pretty(&meta)?)?;
+    export(&subject, config, &folder.path.join("export"))?;
+    results::write(&results_path, &rows)?;
+    write_whole(&done, b"")?;
+    Ok(End::Done(rows))
+}
+
+/// Makes the folder and writes the configuration into it, or checks that the one there is the same.
+fn prepare(config: &RunConfig, folder: &Folder) -> Result<()> {
+    let path = folder.path.join("config.toml");
+    let text = config.to_toml()?;
+    if folder.resume && path.exists() {
+        let there: toml::Table = fs::read_to_string(&path)
+            .with_context(|| path.display().to_string())?
+            .parse()
+            .with_context(|| path.display().to_string())?;
+        let differing = differences(&text.parse()?, &there);
+        ensure!(
+            differing.is_empty(),
+            "{} holds another run ({}): give another folder, or --resume never to start it anew",
+            folder.path.display(),
+            differing.join("; ")
+        );
+        return Ok(());
+    }
+    fs::create_dir_all(folder.path).with_context(|| format!("{}: could not be made", folder.path.display()))?;
+    for old in ["DONE", "FAILED", "results.csv", "meta.json"] {
+        if folder.path.join(old).exists() {
+            fs::remove_file(folder.path.join(old)).with_context(|| folder.path.join(old).display().to_string())?;
+        }
+    }
+    write_whole(&path, text.as_bytes())
+}
+
+fn seconds_since_1970() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+fn train(
+    config: &RunConfig,
+    dataset: &Dataset,
+    subject: &mut Subject,
+    folder: &Folder,
+    stop: &AtomicBool,
+    meta: &mut Meta,
+) -> Result<Outcome> {
+    let recipes = recipes(config, &*subject.method);
+    for recipe in &recipes {
+        recipe.check().with_context(|| format!("in the views of {}", config.name()))?;
+    }
+    let mut display = Display::new(config.name(), config.train.batch);
+    let online = evaluation::Online::new(config, dataset, subject)?;
+    let events = folder.path.join("events.out.tfevents.selfsup");
+    let mut board = Writer::create(&events, seconds_since_1970())?;
+    let identity = config.hash()? + &format!("-s{}", config.seed);
+    let run = Run {
+        method: &mut *subject.method,
+        store: &subject.store,
+        images: training_images(dataset),
+        recipes: &recipes,
+        size: subject.image.size as usize,
+        normalisation: &dataset.normalisation,
+        config: &config.train,
+        seed: config.seed,
+        folder: folder.path,
+        identity: &identity,
+        stop,
+        resume: folder.resume,
+    };
+    let outcome = fit(run, &mut |event| {
+        match event {
+            Event::Resumed { at, records } => {
+                display.say(&format!("{}: goes on at step {} of {}", config.name(), at.step, at.steps));
+                for m in metrics::read(records)? {
+                    board.scalar(&m.metric, m.step, m.value, seconds_since_1970())?;
+                }
+            }
+            Event::Step { at, loss } => display.step(at, loss),
+            Event::Records(rows) => {
+                for r in rows {
+                    board.scalar(&r.metric, r.step, r.value, seconds_since_1970())?;
+                }
+                board.flush()?;
+            }
+            Event::Epoch { at, method, metrics } => {
+                let every = config.evaluate.online_every;
+                if every > 0 && at.epoch.is_multiple_of(every) {
+                    *metrics = online.look(method)?;
+                    if let Some(warning) = evaluation::collapse_warning(metrics) {
+                        display.say(&format!("{} epoch {}: {warning}", config.name(), at.epoch));
+                    }
+                }
+                display.epoch(at, metrics);
+            }
+        }
+        Ok(())
+    })?;
+    display.end();
+    board.flush()?;
+    meta.images_per_second = display.images_per_second();
+    write_pictures(config, dataset, subject, &recipes, &folder.path.join("plots"))?;
+    Ok(outcome)
+}
+
+/// The encoder's weights in their own file, under the names that torchvision (ResNet) and timm (ViT) use.
+fn export(subject: &Subject, config: &RunConfig, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let tensors: Vec<(String, Tensor)> = subject
+        .store
+        .below("encoder")
+        .into_iter()
+        .map(|v| (v.name["encoder.".len()..].to_string(), v.tensor))
+        .collect();
+    let metadata = [
+        ("format", "pt".to_string()),
+        ("method", config.name().into()),
+        ("encoder", config.encoder.to_string()),
+        ("config", config.hash()?),
+    ];
+    let metadata = metadata.into_iter().map(|(key, value)| (key.to_string(), value)).collect();
+    checkpoint::write(&folder.join("encoder.safetensors"), &tensors, metadata)
+}
+
+/// Reads back a run: its configuration, and its method with the weights of its last checkpoint.
+///
+/// # Errors
+/// If the folder holds no finished or interrupted run, or its data are not there.
+pub fn open(folder: &Path, machine: &Machine) -> Result<(RunConfig, Dataset, Subject)> {
+    let path = folder.join("config.toml");
+    let text = fs::read_to_string(&path).with_context(|| {
+        format!("{}: could not be read; expected the folder of a run, as `selfsup pretrain` makes it", path.display())
+    })?;
+    let config: RunConfig = toml::from_str(&text).with_context(|| path.display().to_string())?;
+    let dataset = selfsup_datasets::load(&config.data, &machine.data_root)?;
+    let subject = build(&config, &dataset, machine.device)?;
+    if ![RANDOM, SUPERVISED].contains(&config.name()) {
+        load_weights(folder, &subject.store)?;
+    }
+    Ok((config, dataset, subject))
+}

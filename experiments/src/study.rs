@@ -1,0 +1,150 @@
+//! Studies: methods x seeds under one protocol, resumable, ending in results.csv.
+
+use crate::config::RunConfig;
+use crate::registry::{RANDOM, SUPERVISED};
+use crate::reporting::Report;
+use crate::run::{End, Folder, Machine, execute};
+use anyhow::{Context, Result, ensure};
+use selfsup_datasets::Dataset;
+use selfsup_report::results::{self, Row};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use toml::Table;
+
+/// A study file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Study {
+    /// The name of its folder and a column of its results.
+    pub name: String,
+    pub seeds: Vec<u64>,
+    /// Changes to the configuration of every run.
+    #[serde(default)]
+    pub common: Table,
+    /// One table a method: `method = "simclr/cpu"`, and changes to its configuration.
+    pub runs: Vec<Table>,
+}
+
+impl Study {
+    /// Reads a study file; `overrides` hold for every run, but `seeds` for the study.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or holds an unknown key.
+    pub fn read(path: &Path, overrides: &[Table]) -> Result<Study> {
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("{}: could not be read; expected a study file", path.display()))?;
+        let mut study: Study = toml::from_str(&text).with_context(|| path.display().to_string())?;
+        for table in overrides {
+            let mut table = table.clone();
+            if let Some(seeds) = table.remove("seeds") {
+                study.seeds = seeds.try_into().context("`seeds` must be a list of whole numbers: seeds=[0,1,2]")?;
+            }
+            overlay(&mut study.common, &table);
+        }
+        ensure!(!study.runs.is_empty(), "{}: has no [[runs]]", path.display());
+        ensure!(!study.seeds.is_empty(), "{}: has no seeds", path.display());
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        ensure!(
+            !study.name.is_empty() && study.name.chars().all(plain),
+            "{}: `name` may hold letters, digits, - and _, but is `{}`",
+            path.display(),
+            study.name
+        );
+        Ok(study)
+    }
+
+    /// The configurations of all runs, seed by seed, so that a stopped study has whole seeds to show: for every encoder
+    /// the random and the supervised row, then the methods.
+    ///
+    /// # Errors
+    /// If a configuration cannot be resolved; the message names the run.
+    pub fn runs(&self) -> Result<Vec<RunConfig>> {
+        let mut configs: Vec<RunConfig> = Vec::new();
+        for (i, run) in self.runs.iter().enumerate() {
+            let mut run = run.clone();
+            let name = run.remove("method").and_then(|m| m.as_str().map(String::from));
+            let name = name.with_context(|| format!("run {} has no `method = \"NAME/PRESET\"`", i + 1))?;
+            let config = RunConfig::resolve(&name, &[self.common.clone(), run]);
+            configs.push(config.with_context(|| format!("in run {} ({name})", i + 1))?);
+        }
+        let mut baselines: Vec<RunConfig> = Vec::new();
+        for config in &configs {
+            let same = |b: &RunConfig| (b.encoder, &b.data, b.size) == (config.encoder, &config.data, config.size);
+            if baselines.iter().any(same) {
+                continue;
+            }
+            for name in [RANDOM, SUPERVISED] {
+                let bare = RunConfig {
+                    data: config.data.clone(),
+                    encoder: config.encoder,
+                    size: config.size,
+                    evaluate: config.evaluate.clone(),
+                    ..RunConfig::resolve(name, &[])?
+                };
+                baselines.push(bare);
+            }
+        }
+        baselines.extend(configs);
+        let with = |seed: u64| baselines.iter().map(move |config| RunConfig { seed, ..config.clone() });
+        Ok(self.seeds.iter().flat_map(|&seed| with(seed)).collect())
+    }
+}
+
+/// Puts `layer` over `table` without asking whether its keys are known; that comes with the whole configuration.
+fn overlay(table: &mut Table, layer: &Table) {
+    for (key, value) in layer {
+        match (table.get_mut(key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) if !new.contains_key("name") => overlay(old, new),
+            _ => drop(table.insert(key.clone(), value.clone())),
+        }
+    }
+}
+
+/// The scores of a study so far, and whether all its runs are in.
+pub struct Compared {
+    pub folder: PathBuf,
+    pub report: Report,
+    pub complete: bool,
+}
+
+/// Runs what is not done yet, and writes results.csv and the report after it.
+///
+/// # Errors
+/// If a run fails; what was done before stays, and the study can be started again.
+pub fn compare(study: &Study, out: &Path, machine: &Machine, resume: bool, stop: &AtomicBool) -> Result<Compared> {
+    let folder = out.join(&study.name);
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let configs = study.runs()?;
+    let mut data: HashMap<String, Dataset> = HashMap::new();
+    let mut rows: Vec<Row> = Vec::new();
+    let mut complete = true;
+    for (i, config) in configs.iter().enumerate() {
+        if stop.load(Ordering::Relaxed) {
+            complete = false;
+            break;
+        }
+        if !data.contains_key(&config.data) {
+            data.insert(config.data.clone(), selfsup_datasets::load(&config.data, &machine.data_root)?);
+        }
+        let path = folder.join(config.run_id()?);
+        let place = Folder { path: &path, study: &study.name, resume };
+        eprintln!("[{}/{}] {} {} seed {}", i + 1, configs.len(), config.name(), config.encoder, config.seed);
+        let end = execute(config, &data[&config.data], machine, &place, stop);
+        match end.with_context(|| format!("{} seed {}", config.name(), config.seed))? {
+            End::Done(scores) => rows.extend(scores),
+            End::Stopped => {
+                complete = false;
+                break;
+            }
+        }
+        results::write(&folder.join("results.csv"), &rows)?;
+    }
+    let report = Report::of(rows)?;
+    if !report.rows.is_empty() {
+        report.write(&folder, std::slice::from_ref(&folder))?;
+    }
+    Ok(Compared { folder, report, complete })
+}
