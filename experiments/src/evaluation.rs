@@ -65,7 +65,10 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
         return Ok(Scores { values, epochs, n_test: 0 });
     }
     let test = dataset.test.as_ref().with_context(|| {
-        format!("`{}` has no test part; give `evaluate.protocols=[]`, or a folder with test/ beside train/", dataset.name)
+        format!(
+            "`{}` has no test part; give `evaluate.protocols=[]`, or a folder with test/ beside train/",
+            dataset.name
+        )
     })?;
     let (train_labels, test_labels) = (labels(&dataset.train, dataset)?, labels(test, dataset)?);
     let classes = dataset.classes.len();
@@ -91,10 +94,8 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
     }
 
     let encode = |x: &Tensor| subject.method.features(x, false);
-    let bank = Features::new(
-        extract(&encode, &*dataset.train.images, subject, dataset)?,
-        Tensor::from_slice(&train_labels),
-    )?;
+    let bank =
+        Features::new(extract(&encode, &*dataset.train.images, subject, dataset)?, Tensor::from_slice(&train_labels))?;
     let queries = Features::new(extract(&encode, &*test.images, subject, dataset)?, Tensor::from_slice(&test_labels))?;
     if wants("knn") {
         values.push(("knn".into(), "accuracy".into(), config.evaluate.knn.accuracy(&bank, &queries, classes)?));
@@ -206,9 +207,10 @@ impl Online {
         let images = Subset::new(&*part.images, index.clone());
         let rows: Vec<usize> = (0..index.len()).collect();
         let x = plain(&images, &rows, size, &dataset.normalisation)?.to_device(subject.store.device());
-        let labels = part.labels.as_ref().map(|labels| {
-            Tensor::from_slice(&index.iter().map(|&i| i64::from(labels[i])).collect::<Vec<_>>())
-        });
+        let labels = part
+            .labels
+            .as_ref()
+            .map(|labels| Tensor::from_slice(&index.iter().map(|&i| i64::from(labels[i])).collect::<Vec<_>>()));
         let knn = config.evaluate.knn;
         Ok(Online { images: x, labels, bank: (index.len() * 4 / 5) as i64, classes: dataset.classes.len(), knn })
     }

@@ -218,7 +218,10 @@ fn data(command: Data, root: Option<&Path>) -> Result<()> {
                 let there = if entry.is_present(&root) { "here" } else { "-" };
                 format!("{:18} {:5} {} ({})", entry.name, there, entry.summary, entry.licence)
             })
-            .chain([format!("{:18} {:5} own images: PNG and JPEG in folders of classes, or in one folder", "folder:PATH", "")])
+            .chain([format!(
+                "{:18} {:5} own images: PNG and JPEG in folders of classes, or in one folder",
+                "folder:PATH", ""
+            )])
             .collect(),
         Data::Get { name } => selfsup_datasets::get(&name, &root, &mut selfsup_datasets::progress_bar())?,
         Data::Verify { name } => selfsup_datasets::verify(&name, &root)?,
@@ -229,14 +232,24 @@ fn data(command: Data, root: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-fn pretrain(config: &RunConfig, machine: &Machine, out: Option<&Path>, resume: bool, dry_run: bool) -> Result<ExitCode> {
+fn pretrain(
+    config: &RunConfig,
+    machine: &Machine,
+    out: Option<&Path>,
+    resume: bool,
+    dry_run: bool,
+) -> Result<ExitCode> {
     let dataset = selfsup_datasets::load(&config.data, &machine.data_root)?;
     if dry_run {
         let subject = run::build(config, &dataset, machine.device)?;
         let per_epoch = run::training_images(&dataset).len() / config.train.batch;
         print!("{}", config.to_toml()?);
         println!("# run: {}", config.run_id()?);
-        println!("# {} trained values, {} views", subject.store.parameters(), run::recipes(config, &*subject.method).len());
+        println!(
+            "# {} trained values, {} views",
+            subject.store.parameters(),
+            run::recipes(config, &*subject.method).len()
+        );
         println!("# {per_epoch} steps an epoch, {} in all", per_epoch as u64 * config.train.epochs);
         return Ok(ExitCode::SUCCESS);
     }
@@ -267,7 +280,8 @@ fn print_rows(rows: &[Row]) {
 }
 
 fn eval(words: &[String], machine: &Machine) -> Result<()> {
-    let (protocols, folders): (Vec<&String>, Vec<&String>) = words.iter().partition(|w| PROTOCOLS.contains(&w.as_str()));
+    let (protocols, folders): (Vec<&String>, Vec<&String>) =
+        words.iter().partition(|w| PROTOCOLS.contains(&w.as_str()));
     ensure!(!folders.is_empty(), "which run? give the folder of one, as `selfsup pretrain` prints it");
     for folder in folders {
         let folder = Path::new(folder);
@@ -280,9 +294,8 @@ fn eval(words: &[String], machine: &Machine) -> Result<()> {
         }
         let scores = evaluation::judge(&config, &dataset, &mut subject)?;
         let path = folder.join("results.csv");
-        let mut rows = results::read(&path).with_context(|| {
-            format!("{}: finish the run first, with the command that began it", folder.display())
-        })?;
+        let mut rows = results::read(&path)
+            .with_context(|| format!("{}: finish the run first, with the command that began it", folder.display()))?;
         let pattern = rows.first().cloned().context("results.csv has no rows")?;
         for (protocol, metric, value) in scores.values {
             rows.retain(|row| (&row.protocol, &row.metric) != (&protocol, &metric));

@@ -4,12 +4,8 @@ use anyhow::{Result, bail};
 use selfsup_core::method::{Entry, entry};
 
 /// One line per method.
-pub const METHODS: &[Entry] = &[
-    entry::<mae::Mae>(),
-    entry::<simclr::SimClr>(),
-    entry::<barlow_twins::BarlowTwins>(),
-    entry::<byol::Byol>(),
-];
+pub const METHODS: &[Entry] =
+    &[entry::<mae::Mae>(), entry::<simclr::SimClr>(), entry::<barlow_twins::BarlowTwins>(), entry::<byol::Byol>()];
 
 /// Names that stand for no method in a comparison: the untrained encoder, and the encoder trained with labels.
 pub const RANDOM: &str = "random";

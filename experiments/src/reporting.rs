@@ -31,9 +31,7 @@ fn to_pictures(x: &Tensor, normalisation: &Normalisation) -> Result<Vec<Picture>
     let mean = Tensor::from_slice(&normalisation.mean).view(shape);
     let x = x.to_device(Device::Cpu).to_kind(Kind::Float) * std + mean;
     let x = (x.clamp(0.0, 1.0) * 255.0).round().to_kind(Kind::Uint8).permute([0, 2, 3, 1]).contiguous();
-    (0..b)
-        .map(|i| Picture::new(h as usize, w as usize, c as usize, Vec::try_from(x.get(i).flatten(0, -1))?))
-        .collect()
+    (0..b).map(|i| Picture::new(h as usize, w as usize, c as usize, Vec::try_from(x.get(i).flatten(0, -1))?)).collect()
 }
 
 fn write_grid(path: &Path, rows: Vec<(String, Vec<Picture>)>, size: usize) -> Result<()> {
@@ -58,7 +56,8 @@ pub fn write_pictures(
     let images = training_images(dataset);
     let index: Vec<usize> = (0..COLUMNS.min(images.len())).collect();
     let (size, normalisation) = (subject.image.size as usize, &dataset.normalisation);
-    let mut rows = vec![("image".to_string(), to_pictures(&plain(images, &index, size, normalisation)?, normalisation)?)];
+    let mut rows =
+        vec![("image".to_string(), to_pictures(&plain(images, &index, size, normalisation)?, normalisation)?)];
     for epoch in 0..if recipes.len() == 1 { 2 } else { 1 } {
         let views = render_views(images, &index, recipes, size, normalisation, config.seed, epoch)?;
         for view in views {

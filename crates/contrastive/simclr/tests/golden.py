@@ -4,6 +4,7 @@
 """
 
 import torch
+from lightly.loss import NTXentLoss
 
 
 def matrix(phase, n, d):
@@ -19,8 +20,11 @@ def show(n, d, loss, *inputs):
     print(f"({n}, {d}, {loss.item():.12}, [{numbers}]),")
 
 
-from lightly.loss import NTXentLoss
-
 for n, d, temperature in [(2, 3, 0.5), (8, 5, 0.1), (32, 16, 0.2)]:
     a, b = matrix(0.2, n, d), matrix(0.9, n, d)
     show(n, d, NTXentLoss(temperature=temperature)(a, b), a, b)
+
+m = torch.arange(12, dtype=torch.float64).view(4, 3)
+fixed = torch.sin(m + 1), torch.cos(2 * m + 1)
+for temperature in [0.1, 0.5, 1.0]:
+    print("fixed", temperature, NTXentLoss(temperature=temperature)(*fixed).item())

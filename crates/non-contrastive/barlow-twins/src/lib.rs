@@ -140,10 +140,11 @@ fn standardise(z: &Tensor) -> Tensor {
 
 /// sum_i (1 - C_ii)^2 and sum_i sum_{j != i} C_ij^2.
 fn redundancy(c: &Tensor) -> (Tensor, Tensor) {
-    let square = |x: &Tensor| x.square().sum(None);
-    let on = square(&(1.0 - c.diagonal(0, 0, 1)));
-    let off = square(&(c - c.diagonal(0, 0, 1).diag_embed(0, 0, 1)));
-    (on, off)
+    let d = c.size()[0];
+    let missing: Tensor = 1.0 - c.diagonal(0, 0, 1);
+    // Read in rows of D + 1 without its last entry, C has its diagonal in the first column: a view, no mask.
+    let rest = c.reshape([-1]).narrow(0, 0, d * d - 1).view([d - 1, d + 1]).narrow(1, 1, d);
+    (missing.square().sum(None), rest.square().sum(None))
 }
 
 #[cfg(test)]

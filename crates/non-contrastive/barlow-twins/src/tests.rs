@@ -11,7 +11,7 @@ fn matrix(phase: f64, n: i64, d: i64) -> Tensor {
     Tensor::from_slice(&values).view([n, d]).set_requires_grad(true)
 }
 
-/// A fixed input: sin(m + 1) and cos(2m + 1), 4 x 3, whose loss was worked out in f64 by hand-written NumPy.
+/// `fixed` of golden.py: sin(m + 1) and cos(2m + 1), 4 x 3.
 fn fixed() -> (Tensor, Tensor) {
     let fill = |f: &dyn Fn(f64) -> f64| {
         let values: Vec<f64> = (0..12).map(|m| f(f64::from(m))).collect();
@@ -119,6 +119,12 @@ fn swapping_permuting_and_affine_maps_change_nothing() {
     let affine = &a * Tensor::from_slice(&[2.0, 0.5, 3.0, 1.0]) + Tensor::from_slice(&[1.0, -2.0, 0.0, 5.0]);
     // Scaling changes eps relative to the variance of about 0.5.
     assert!((loss(&affine, &b) / expected - 1.0).abs() < 1e-3);
+}
+
+#[test]
+fn one_dimension_has_no_redundancy() {
+    let (on, off) = redundancy(&cross_correlation(&matrix(0.2, 8, 1), &matrix(0.9, 8, 1)));
+    assert!(number(&on) > 0.0 && number(&off) == 0.0);
 }
 
 #[test]

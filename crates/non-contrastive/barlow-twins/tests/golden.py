@@ -5,6 +5,7 @@ written out, and lightly's value beside it; the literals of src/tests.rs.
 """
 
 import torch
+from lightly.loss import BarlowTwinsLoss
 
 
 def matrix(phase, n, d):
@@ -20,9 +21,6 @@ def show(n, d, loss, *inputs):
     print(f"({n}, {d}, {loss.item():.12}, [{numbers}]),")
 
 
-from lightly.loss import BarlowTwinsLoss
-
-
 def loss(a, b, weight):
     a, b = [(z - z.mean(0)) / (z.var(0, unbiased=False) + 1e-5).sqrt() for z in (a, b)]
     c = torch.einsum("ni,nj->ij", a, b) / len(a)
@@ -35,3 +33,7 @@ for n, d in [(3, 2), (8, 5), (32, 16)]:
     ours, theirs = loss(a, b, 0.0051), BarlowTwinsLoss(lambda_param=0.0051)(a, b)
     assert torch.allclose(ours, theirs, rtol=1e-12), (ours, theirs)
     show(n, d, ours, a, b)
+
+m = torch.arange(12, dtype=torch.float64).view(4, 3)
+fixed = torch.sin(m + 1), torch.cos(2 * m + 1)
+print("fixed", loss(*fixed, 0.0051).item(), "on", loss(*fixed, 0.0).item())

@@ -1,9 +1,9 @@
 //! BYOL against lightly and PyTorch (`tests/golden.py`), closed forms, and what may reach the target.
 
 use super::*;
-use selfsup_core::{Device, Kind};
 use selfsup_core::method::{ImageShape, View};
 use selfsup_core::store::Store;
+use selfsup_core::{Device, Kind};
 
 /// `matrix` of golden.py: sin(1.3 m^2 + phase).
 fn matrix(phase: f64, n: i64, d: i64) -> Tensor {
@@ -11,7 +11,7 @@ fn matrix(phase: f64, n: i64, d: i64) -> Tensor {
     Tensor::from_slice(&values).view([n, d]).set_requires_grad(true)
 }
 
-/// A fixed input: sin(m + 1) and cos(2m + 1), 4 x 3, whose loss was worked out in f64 by hand-written NumPy.
+/// `fixed` of golden.py: sin(m + 1) and cos(2m + 1), 4 x 3.
 fn fixed() -> (Tensor, Tensor) {
     let fill = |f: &dyn Fn(f64) -> f64| {
         let values: Vec<f64> = (0..12).map(|m| f(f64::from(m))).collect();
@@ -164,7 +164,7 @@ fn the_target_follows_at_the_scheduled_rate() {
             let expected = number(&(&before * tau + &online * (1.0 - tau)));
             // A sum of up to 4096 values, each rounded to f32.
             assert!((number(&of(&target)) - expected).abs() < 1e-4, "{part} {step}");
-            let _ = no_grad(|| store.below(&target).remove(0).tensor.copy_(&start));
+            no_grad(|| store.below(&target).remove(0).tensor.copy_(&start));
         }
     }
 }

@@ -5,6 +5,7 @@ src/tests.rs.
 """
 
 import torch
+from lightly.loss import NegativeCosineSimilarity
 
 
 def matrix(phase, n, d):
@@ -20,8 +21,10 @@ def show(n, d, loss, *inputs):
     print(f"({n}, {d}, {loss.item():.12}, [{numbers}]),")
 
 
-from lightly.loss import NegativeCosineSimilarity
-
 for n, d in [(2, 3), (8, 5), (32, 16)]:
     p, z = matrix(0.2, n, d), matrix(0.9, n, d)
     show(n, d, 2 + 2 * NegativeCosineSimilarity()(p, z), p, z)
+
+m = torch.arange(12, dtype=torch.float64).view(4, 3)
+fixed = torch.sin(m + 1), torch.cos(2 * m + 1)
+print("fixed", (2 + 2 * NegativeCosineSimilarity()(*fixed)).item())

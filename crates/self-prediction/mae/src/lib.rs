@@ -16,8 +16,8 @@
 //! 1. The number of kept patches is rounded, and at least one patch is kept and one removed. The authors' code
 //!    truncates, and would keep 0 of 10 patches at r = 0.9, because 10 (1 - 0.9) is just below 1 in binary.
 //! 2. Crops are resized bilinearly with antialiasing, as for every method here, not bicubically.
-//! 3. Features are the mean of the patch tokens, which the paper's table shows to be as good as the class token; the
-//!    class token is still in the encoder.
+//! 3. Features are the mean of the patch tokens, with which the paper says it works as well as with the class token;
+//!    the class token is still in the encoder.
 //! 4. The encoder is the run's, any ViT; the paper's is a ViT-L.
 
 use anyhow::{Result, bail, ensure};
@@ -75,9 +75,7 @@ impl Method for Mae {
         let x = &batch.views[0].x;
         let mask = self.mask(batch);
         let p = self.reconstruct(x, &mask); // [B, L, p p C]
-        let patches = patchify(x, self.encoder.patch());
-        let t = if self.config.norm_pix { Pixels::of(&patches, self.config.eps).normalise(&patches) } else { patches };
-        Loss::new(masked_mse(&p, &t, &mask.removed))
+        Loss::new(self.objective(x, &p, &mask))
     }
 
     /// Appendix A.1: crop and flip alone.
@@ -150,6 +148,13 @@ impl Mae {
     /// The batch's mask: a choice of each image's own.
     fn mask(&self, batch: &Batch) -> Mask {
         Mask::new(&batch.uniform(Purpose::Mask, self.encoder.length() as usize), self.config.mask_ratio)
+    }
+
+    /// The loss of predictions p [B, L, p p C] for the images.
+    fn objective(&self, x: &Tensor, p: &Tensor, mask: &Mask) -> Tensor {
+        let patches = patchify(x, self.encoder.patch());
+        let t = if self.config.norm_pix { Pixels::of(&patches, self.config.eps).normalise(&patches) } else { patches };
+        masked_mse(p, &t, &mask.removed)
     }
 
     /// Predictions for all patches, from the kept ones: [B, C, S, S] -> [B, L, p p C] f32.

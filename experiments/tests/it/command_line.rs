@@ -1,0 +1,227 @@
+//! The program as a person meets it: one clear line for every mistake, and a comparison that can be interrupted.
+
+use selfsup_report::results;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Changes that make a run of a second.
+const SHORT: [&str; 5] = [
+    "data=fashion-mnist-10k:200",
+    "train.epochs=1",
+    "train.batch=32",
+    "evaluate.protocols=['knn']",
+    "evaluate.online_every=0",
+];
+
+fn program(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_selfsup"));
+    // With this variable a backtrace would come out wherever one can.
+    command.args(arguments).current_dir(folder).env("RUST_BACKTRACE", "1").env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    program(folder, arguments).output().expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn succeeds(folder: &Path, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}\n{}", output.status, text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// The program must fail with one `error:` line that holds all of `words`, and without a word of its insides.
+fn refuses(folder: &Path, arguments: &[&str], words: &[&str]) {
+    let output = run(folder, arguments);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}:\n{errors}");
+    let lines: Vec<&str> = errors.lines().filter(|line| line.starts_with("error:")).collect();
+    assert_eq!(lines.len(), 1, "{arguments:?}: one line `error: ...`:\n{errors}");
+    for word in words {
+        assert!(lines[0].contains(word), "{arguments:?}: `{word}` is missing in\n{errors}");
+    }
+    for inside in ["panicked", "internal error", "backtrace", "Exception raised from", "frame #"] {
+        assert!(!errors.contains(inside), "{arguments:?}: {inside}\n{errors}");
+    }
+}
+
+fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+#[test]
+fn mistakes_are_told_in_one_line() {
+    let place = temporary();
+    let place = place.path();
+    fs::write(place.join("not.toml"), "name = \"x\"\nseeds = [0]\nrunz = []\n").expect("a file");
+    fs::write(
+        place.join("typo.toml"),
+        "name = \"x\"\nseeds = [0]\n[[runs]]\nmethod = \"simclr/cpu\"\ntrain.epochz = 1\n",
+    )
+    .expect("a file");
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["pretrain", "simclrr"], &["unknown method `simclrr`", "did you mean `simclr`"]),
+        (&["pretrain", "simclr/cpuu"], &["no preset `cpuu`", "did you mean `cpu`"]),
+        (&["pretrain", "simclr", "method.temprature=1"], &["`method.temprature`", "did you mean `temperature`"]),
+        (&["pretrain", "simclr", "train.epoch=1"], &["`train.epoch`", "did you mean `epochs`"]),
+        (&["pretrain", "simclr", "tran.epochs=1"], &["`tran`", "did you mean `train`"]),
+        (&["pretrain", "simclr", "train.epochs=ten"], &["`train.epochs`", "a whole number", "ten"]),
+        (&["pretrain", "simclr", "train.epochs"], &["train.epochs", "key=value"]),
+        (&["pretrain", "simclr", "train.epochs=0"], &["`train.epochs`", "at least 1"]),
+        (&["pretrain", "simclr", "method.temperature=-1.0"], &["temperature", "-1", "above 0"]),
+        (&["pretrain", "simclr", "encoder=resnet19"], &["resnet19", "resnet18"]),
+        (&["pretrain", "simclr", "evaluate.protocols=['knnn']"], &["`knnn`", "did you mean `knn`"]),
+        (&["pretrain", "simclr", "data=fasion-mnist-10k"], &["`fasion-mnist-10k`", "did you mean `fashion-mnist-10k`"]),
+        (&["pretrain", "simclr", "data=folder:nowhere"], &["nowhere"]),
+        (&["pretrain", "simclr/cpu", "data=fashion-mnist-10k:20", "train.batch=64"], &["batch of 64", "20 images"]),
+        (&["pretrain", "simclr", "train.batch=1"], &["at least 2", "`train.batch` is 1"]),
+        (&["pretrain", "mae", "encoder=convnet-tiny"], &["mae needs a ViT", "convnet-tiny", "vit-micro/4"]),
+        (&["pretrain", "random"], &["`random`", "not a method"]),
+        (&["pretrain", "simclr", "--config", "nothing.toml"], &["nothing.toml", "could not be read"]),
+        (&["--device", "gpu", "pretrain", "simclr"], &["unknown device `gpu`", "cuda"]),
+        (&["compare", "nothing.toml"], &["nothing.toml", "could not be read"]),
+        (&["compare", "not.toml"], &["not.toml"]),
+        (&["compare", "typo.toml"], &["run 1", "`train.epochz`", "did you mean `epochs`"]),
+        (&["eval"], &["which run?"]),
+        (&["eval", "."], &["config.toml", "expected the folder of a run"]),
+        (&["report", "nothing.csv"], &["nothing.csv", "could not be read"]),
+    ];
+    for (arguments, words) in cases {
+        refuses(place, arguments, words);
+    }
+}
+
+#[test]
+fn damaged_files_are_told_in_one_line() {
+    let place = temporary();
+    let place = place.path();
+    let train = [&["pretrain", "simclr/cpu", "--out", "run"][..], &SHORT].concat();
+    succeeds(place, &train);
+
+    // A score without a column.
+    let scores = fs::read_to_string(place.join("run/results.csv")).expect("results.csv");
+    let cut: Vec<String> = scores
+        .lines()
+        .map(|line| line.split_once(',').map(|(_, rest)| rest.to_string()).expect("many columns"))
+        .collect();
+    fs::write(place.join("cut.csv"), cut.join("\n") + "\n").expect("a file");
+    refuses(place, &["report", "cut.csv"], &["cut.csv", "run_id"]);
+
+    // Another configuration in the same folder: the one key that differs is named.
+    let mut other = train.clone();
+    other.push("seed=5");
+    refuses(place, &other, &["holds another run", "seed: 5 here, 0 there"]);
+
+    // A checkpoint cut short, met by an evaluation and by a run that would go on from it.
+    let path = place.join("run/checkpoints/last.safetensors");
+    let bytes = fs::read(&path).expect("a checkpoint");
+    fs::write(&path, &bytes[..bytes.len() / 2]).expect("a file");
+    refuses(place, &["eval", "run", "knn"], &["last.safetensors", "damaged or cut short"]);
+    fs::remove_file(place.join("run/DONE")).expect("a finished run");
+    refuses(place, &train, &["last.safetensors", "damaged or cut short"]);
+    fs::write(&path, b"").expect("a file");
+    refuses(place, &train, &["last.safetensors", "damaged or cut short"]);
+}
+
+/// The checkpoints below a folder and when they were written.
+fn checkpoints(folder: &Path) -> Vec<(PathBuf, SystemTime)> {
+    let mut found: Vec<_> = fs::read_dir(folder)
+        .expect("a study's folder")
+        .map(|entry| entry.expect("an entry").path().join("checkpoints/last.safetensors"))
+        .filter(|path| path.exists())
+        .map(|path| (path.clone(), fs::metadata(&path).and_then(|m| m.modified()).expect("a time")))
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn a_comparison_ends_in_rows_for_every_method_and_seed_and_is_done_once() {
+    let place = temporary();
+    let place = place.path();
+    let study = r#"
+        name = "tiny"
+        seeds = [0, 1]
+        [common]
+        data = "fashion-mnist-10k:200"
+        train = { epochs = 1, batch = 32 }
+        evaluate = { protocols = ["knn"], online_every = 0, finetune = { epochs = 1, batch = 32 } }
+        [[runs]]
+        method = "simclr/cpu"
+        [[runs]]
+        method = "barlow-twins/cpu"
+    "#;
+    fs::write(place.join("tiny.toml"), study).expect("a file");
+    succeeds(place, &["compare", "tiny.toml", "--out", "out"]);
+
+    let folder = place.join("out/tiny");
+    let rows = results::read(&folder.join("results.csv")).expect("results.csv");
+    let found: BTreeSet<(&str, u64)> = rows.iter().map(|row| (row.method.as_str(), row.seed)).collect();
+    let wanted =
+        ["random", "supervised", "simclr", "barlow-twins"].into_iter().flat_map(|m| [(m, 0), (m, 1)]).collect();
+    assert_eq!(found, wanted);
+    assert!(rows.iter().all(|row| row.study == "tiny" && row.n_test == 200 && row.value.is_some()));
+    let page = fs::read_to_string(folder.join("report.html")).expect("report.html");
+    for name in ["simclr", "barlow-twins", "random", "supervised"] {
+        assert!(page.contains(name), "report.html names {name}");
+    }
+
+    let (before, scores) = (checkpoints(&folder), fs::read(folder.join("results.csv")).expect("results.csv"));
+    assert_eq!(before.len(), 4, "two methods, two seeds");
+    succeeds(place, &["compare", "tiny.toml", "--out", "out"]);
+    assert_eq!(checkpoints(&folder), before, "a second comparison trains nothing");
+    assert_eq!(fs::read(folder.join("results.csv")).expect("results.csv"), scores, "and gives the same rows");
+}
+
+/// results.csv without the seconds it took.
+fn scores(run: &Path) -> Vec<results::Row> {
+    let mut rows = results::read(&run.join("results.csv")).expect("results.csv");
+    rows.iter_mut().for_each(|row| row.wall_s = 0.0);
+    rows
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_leaves_a_checkpoint_from_which_the_same_command_goes_on() {
+    let place = temporary();
+    let place = place.path();
+    let longer = ["data=fashion-mnist-10k:2000", "train.epochs=2"];
+    let command = |out: &'static str| [&["pretrain", "byol/cpu", "--out", out][..], &SHORT, &longer].concat();
+    succeeds(place, &command("whole/run"));
+
+    let mut child =
+        program(place, &command("cut/run")).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("starts");
+    let run = place.join("cut/run");
+    let began = Instant::now();
+    let rows = || fs::read_to_string(run.join("metrics.csv")).map_or(0, |text| text.lines().count());
+    while rows() < 2 {
+        assert!(began.elapsed() < Duration::from_secs(60), "no row of metrics.csv after a minute");
+        assert!(child.try_wait().expect("a child").is_none(), "it ended before its first row");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+    assert!(sent.success());
+    let output = child.wait_with_output().expect("it ends");
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{told}");
+    assert!(told.contains("the same command goes on from here"), "{told}");
+    let checkpoint = run.join("checkpoints/last.safetensors");
+    assert!(checkpoint.exists() && !run.join("DONE").exists() && !run.join("results.csv").exists());
+
+    let again = self::run(place, &command("cut/run"));
+    let told = text(&again.stderr);
+    assert!(again.status.success() && told.contains("goes on at step"), "{told}");
+    let whole = place.join("whole/run");
+    assert_eq!(scores(&run), scores(&whole));
+    for file in ["metrics.csv", "checkpoints/last.safetensors", "export/encoder.safetensors"] {
+        let read = |run: &Path| fs::read(run.join(file)).expect(file);
+        assert!(read(&run) == read(&whole), "{file} of an interrupted run differs from an uninterrupted one's");
+    }
+}

@@ -1,0 +1,69 @@
+//! What holds of every method and of the whole program. A new method is in these tests once it is in the registry.
+
+mod command_line;
+mod conformance;
+mod layering;
+mod new_method;
+mod resume;
+
+use selfsup_core::Device;
+use selfsup_core::method::Entry;
+use selfsup_datasets::Dataset;
+use selfsup_experiments::config::{RunConfig, parse_override};
+use selfsup_experiments::preset::PRESETS;
+use selfsup_experiments::registry::METHODS;
+use selfsup_experiments::run::Machine;
+use std::path::{Path, PathBuf};
+use toml::Table;
+
+/// The variable that limits the tests of methods to one, for `new_method`.
+const ONE_METHOD: &str = "SELFSUP_TEST_METHOD";
+
+/// Enough images for six batches of 32, of a size that an epoch takes a fraction of a second.
+const DATA: &str = "fashion-mnist-10k:200";
+
+/// The methods to test: all, if not asked otherwise.
+fn methods() -> Vec<&'static Entry> {
+    let only = std::env::var(ONE_METHOD).ok();
+    let chosen: Vec<&Entry> = METHODS.iter().filter(|entry| only.as_deref().is_none_or(|o| o == entry.name)).collect();
+    assert!(!chosen.is_empty(), "{ONE_METHOD} is {only:?}, which is no method");
+    chosen
+}
+
+/// `METHOD/cpu` where there is such a preset, else `METHOD` with the small encoder, on few images and for two epochs;
+/// changed by `overrides`.
+fn small(entry: &Entry, overrides: &[&str]) -> anyhow::Result<RunConfig> {
+    let preset = PRESETS.iter().any(|(method, name, _)| (*method, *name) == (entry.name, "cpu"));
+    let name = if preset { format!("{}/cpu", entry.name) } else { entry.name.into() };
+    let data = format!("data={DATA}");
+    let mut texts = vec![
+        data.as_str(),
+        "train.epochs=2",
+        "train.batch=32",
+        "train.warmup=0.5",
+        "train.precision=f32",
+        "evaluate.protocols=['knn']",
+    ];
+    if !preset {
+        texts.push("encoder=convnet-tiny");
+    }
+    texts.extend(overrides);
+    RunConfig::resolve(&name, &texts.iter().map(|text| parse_override(text)).collect::<anyhow::Result<Vec<Table>>>()?)
+}
+
+/// Sets up LibTorch with two threads for the thread of this test.
+fn machine() -> Machine {
+    Machine::new("cpu", 2, None).expect("the CPU is always there")
+}
+
+fn dataset(config: &RunConfig) -> Dataset {
+    selfsup_datasets::load(&config.data, Path::new("data")).expect("the bundled images are in the sources")
+}
+
+/// The methods' variables live where the tests run.
+const CPU: Device = Device::Cpu;
+
+/// The folder of the workspace.
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("experiments/ lies in the workspace").to_path_buf()
+}
