@@ -96,7 +96,8 @@ impl RunConfig {
         for layer in layers {
             merge(&mut table, layer, "")?;
         }
-        let mut config: RunConfig = table.try_into().context("in the configuration")?;
+        let read: Result<RunConfig, toml::de::Error> = table.try_into();
+        let mut config = read.map_err(|error| one_line(&error)).context("in the configuration")?;
         ensure!(config.name() == name, "`method.name` is {}, but {name} was asked for", config.name());
         if !baseline {
             let mut settings = config.method.clone();
@@ -170,6 +171,11 @@ impl RunConfig {
         let data: String = self.data.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '-' }).collect();
         Ok(format!("{}-{}-s{}-{}", self.name(), data.trim_matches('-'), self.seed, self.hash()?))
     }
+}
+
+/// A TOML error on one line.
+fn one_line(error: &toml::de::Error) -> anyhow::Error {
+    anyhow::anyhow!("{}", error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// Tables whose keys depend on a `name` in them: a table that names another replaces the whole.

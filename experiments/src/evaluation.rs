@@ -2,7 +2,7 @@
 
 use crate::config::RunConfig;
 use crate::registry::SUPERVISED;
-use crate::run::{Subject, recipes};
+use crate::run::{Subject, recipes, training_images};
 use anyhow::{Context, Result};
 use selfsup_core::augment::views::{plain, render_views};
 use selfsup_core::data::{Images, Subset};
@@ -22,6 +22,8 @@ pub struct Scores {
     pub values: Vec<(String, String, f64)>,
     /// Epochs the encoder was trained for; 0 if it was not.
     pub epochs: u64,
+    /// Optimiser steps of that training.
+    pub steps: u64,
     pub n_test: usize,
 }
 
@@ -61,8 +63,9 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
     let wants = |protocol: &str| config.evaluate.protocols.iter().any(|p| p == protocol);
     let mut values = Vec::new();
     let mut epochs = if config.name() == crate::registry::RANDOM { 0 } else { config.train.epochs };
+    let mut steps = epochs * (training_images(dataset).len() / config.train.batch) as u64;
     if config.evaluate.protocols.is_empty() {
-        return Ok(Scores { values, epochs, n_test: 0 });
+        return Ok(Scores { values, epochs, steps, n_test: 0 });
     }
     let test = dataset.test.as_ref().with_context(|| {
         format!(
@@ -88,8 +91,8 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
     };
     if config.name() == SUPERVISED {
         let settings = Finetune { fraction: 1.0, ..config.evaluate.finetune.clone() };
-        epochs = settings.epochs;
         let score = tune(subject, &settings)?;
+        (epochs, steps) = (settings.epochs, score.steps);
         values.push(("finetune".into(), "accuracy".into(), score.accuracy));
     }
 
@@ -126,7 +129,7 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
             values.push(("finetune".into(), metric, score.accuracy));
         }
     }
-    Ok(Scores { values, epochs, n_test: test.len() })
+    Ok(Scores { values, epochs, steps, n_test: test.len() })
 }
 
 fn snapshot(store: &Store) -> Vec<Tensor> {

@@ -68,7 +68,7 @@ enum Command {
     /// Methods x seeds from a study file, resumable; ends in results.csv and a report
     Compare {
         study: PathBuf,
-        /// Changes to every run: key=value; seeds=[0,1,2] for the study
+        /// Changes to every run: key=value; for the study itself `seeds=[0,1,2]`
         overrides: Vec<String>,
         #[arg(long, default_value = "runs")]
         out: PathBuf,
@@ -274,7 +274,7 @@ fn print_rows(rows: &[Row]) {
     for row in rows {
         match row.value {
             Some(value) => println!("{:20} {:24} {value:.4}", row.protocol, row.metric),
-            None => println!("{:20} {:24} {}", row.protocol, row.metric, "diverged"),
+            None => println!("{:20} {:24} diverged", row.protocol, row.metric),
         }
     }
 }

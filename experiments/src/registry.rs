@@ -28,7 +28,7 @@ pub fn find(name: &str) -> Result<&'static Entry> {
 pub fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let nearest = known.map(|k| (strsim::normalized_damerau_levenshtein(name, k), k));
     match nearest.max_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((likeness, nearest)) if likeness > 0.5 => format!(": did you mean `{nearest}`?"),
+        Some((likeness, nearest)) if likeness >= 0.5 => format!(": did you mean `{nearest}`?"),
         _ => String::new(),
     }
 }

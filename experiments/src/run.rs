@@ -228,7 +228,7 @@ pub fn execute(
     let scores = evaluation::judge(config, dataset, &mut subject)?;
     row.wall_s = if meta.train_seconds > 0.0 { meta.train_seconds } else { started.elapsed().as_secs_f64() };
     row.epoch = scores.epochs;
-    row.step = scores.epochs * (training_images(dataset).len() / config.train.batch) as u64;
+    row.step = scores.steps;
     row.n_test = scores.n_test as u64;
     let rows: Vec<Row> = scores
         .values

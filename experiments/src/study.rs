@@ -7,6 +7,7 @@ use crate::run::{End, Folder, Machine, execute};
 use anyhow::{Context, Result, ensure};
 use selfsup_datasets::Dataset;
 use selfsup_report::results::{self, Row};
+use selfsup_train::TrainConfig;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::fs;
@@ -77,13 +78,10 @@ impl Study {
                 continue;
             }
             for name in [RANDOM, SUPERVISED] {
-                let bare = RunConfig {
-                    data: config.data.clone(),
-                    encoder: config.encoder,
-                    size: config.size,
-                    evaluate: config.evaluate.clone(),
-                    ..RunConfig::resolve(name, &[])?
-                };
+                let bare = RunConfig::resolve(name, &[])?;
+                let train = TrainConfig { precision: config.train.precision, ..bare.train };
+                let (data, evaluate) = (config.data.clone(), config.evaluate.clone());
+                let bare = RunConfig { data, encoder: config.encoder, size: config.size, train, evaluate, ..bare };
                 baselines.push(bare);
             }
         }

@@ -142,7 +142,8 @@ fn sources() -> Vec<(PathBuf, String)> {
 #[test]
 fn every_file_says_what_it_is_and_keeps_to_its_layer() {
     // Put together here so that this file does not hold them.
-    let unsafe_code: Vec<String> = ["{", "fn", "impl", "extern", "trait"].map(|next| format!("unsafe {next}")).into();
+    let unsafe_code: Vec<String> =
+        ["{", "fn", "impl", "extern", "trait"].map(|next| format!("{} {next}", "unsafe")).into();
     let (layers, bindings) = (format!("{}::nn", "tch"), format!("{}::", "torch_sys"));
     let mut wrong = Vec::new();
     for (path, text) in sources() {

@@ -16,8 +16,8 @@
 //!    statistics are joint. The order of the rows changes no number.
 //! 2. L is the mean over the 2N rows, as printed. The authors' code adds the means of the two directions, which is
 //!    twice as much, and its learning rates belong to that sum.
-//! 3. The projector's hidden layer has a BatchNorm, which the authors' code has and the paper's equation has not;
-//!    that code's second norm, on the output, is left out.
+//! 3. The projector's hidden layer has a BatchNorm, which the authors' code has and the paper's equation has not
+//!    (`norm = false`: none); that code's second norm, on the output, is left out.
 //! 4. Linear layers start with PyTorch's values, not with a standard deviation of 0.01, as in every method here.
 
 use anyhow::{Result, ensure};
@@ -39,11 +39,13 @@ pub struct Config {
     pub hidden: i64,
     /// The width of z (section 4.2).
     pub output: i64,
+    /// BatchNorm in the projector's hidden layer, as in the authors' code; without it both layers have biases.
+    pub norm: bool,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { temperature: 0.1, hidden: 2048, output: 128 }
+        Config { temperature: 0.1, hidden: 2048, output: 128, norm: true }
     }
 }
 
@@ -94,7 +96,7 @@ impl Define for SimClr {
     type Config = Config;
 
     fn new(config: Config, setup: &Setup) -> Result<SimClr> {
-        let Config { temperature, hidden, output } = config;
+        let Config { temperature, hidden, output, norm } = config;
         ensure!(
             temperature > 0.0 && temperature.is_finite(),
             "simclr: temperature is {temperature}; expected a number above 0, such as 0.1"
@@ -104,7 +106,7 @@ impl Define for SimClr {
         let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, setup.image)?;
         let mut widths = vec![encoder.dim(), hidden, output];
         widths.retain(|&width| width > 0);
-        let style = MlpStyle { norm: true, hidden_bias: false, last_bias: false };
+        let style = MlpStyle { norm, hidden_bias: !norm, last_bias: !norm };
         let projector = Mlp::new(&(&setup.path / "projector"), &widths, style);
         Ok(SimClr { config, encoder, projector })
     }

@@ -1,3 +1,5 @@
+//! The edits of `new-method`, on small texts and on a small workspace.
+
 use super::*;
 
 const WORKSPACE: &str = r#"[workspace]
