@@ -342,7 +342,8 @@ fn train(
     Ok(outcome)
 }
 
-/// The encoder's weights in their own file, under the names that torchvision (ResNet) and timm (ViT) use.
+/// The encoder's weights in their own file, under the names that torchvision (ResNet) and timm (ViT) use, and the
+/// configuration that made them beside it.
 fn export(subject: &Subject, config: &RunConfig, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let tensors: Vec<(String, Tensor)> = subject
@@ -351,13 +352,9 @@ fn export(subject: &Subject, config: &RunConfig, folder: &Path) -> Result<()> {
         .into_iter()
         .map(|v| (v.name["encoder.".len()..].to_string(), v.tensor))
         .collect();
-    let metadata = [
-        ("format", "pt".to_string()),
-        ("method", config.name().into()),
-        ("encoder", config.encoder.to_string()),
-        ("config", config.hash()?),
-    ];
-    let metadata = metadata.into_iter().map(|(key, value)| (key.to_string(), value)).collect();
+    // One entry: several would stand in the header in another order each time.
+    let metadata = [("format".to_string(), "pt".to_string())].into();
+    write_whole(&folder.join("config.toml"), config.to_toml()?.as_bytes())?;
     checkpoint::write(&folder.join("encoder.safetensors"), &tensors, metadata)
 }
 
