@@ -74,7 +74,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     File::open(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Reads what [`write`] (or any program) wrote as safetensors, onto the CPU.
+/// Reads what [`write()`] (or any program) wrote as safetensors, onto the CPU.
 ///
 /// # Errors
 /// If the file is not there, is cut short or is no safetensors.

@@ -115,7 +115,9 @@ fn an_interrupted_run_ends_in_the_bits_of_an_uninterrupted_one() {
         same(name, "finished twice", &saved, &left_behind(&whole).0);
 
         // A checkpoint of another run is refused, and still there.
-        let error = part(&config, &whole, "another", Until::End).err().expect("the checkpoint of another run");
+        let Err(error) = part(&config, &whole, "another", Until::End) else {
+            panic!("the checkpoint of another run was taken");
+        };
         let text = format!("{error:#}");
         assert!(text.contains("last.safetensors") && text.contains("belongs to"), "{name}: {text}");
         same(name, "refused", &saved, &left_behind(&whole).0);
