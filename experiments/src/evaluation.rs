@@ -117,7 +117,7 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
         let probe = plain(&*test.images, &[0], subject.image.size as usize, &dataset.normalisation)?;
         if no_grad(|| subject.method.embedding(&probe.to_device(subject.store.device()))).is_some() {
             let embed = |x: &Tensor| subject.method.embedding(x).expect("it was there before");
-            values.extend(geometry("geometry-embedding", &embed, config, subject, dataset, test)?);
+            values.extend(geometry("embedding", &embed, config, subject, dataset, test)?);
         }
     }
     if wants("finetune") && config.name() != SUPERVISED {

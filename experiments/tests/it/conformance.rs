@@ -79,9 +79,7 @@ fn names_and_folder_agree(entry: &Entry) {
         .unwrap_or_else(|e| panic!("{name} must lie in crates/FAMILY/NAME: {}: {e}", folder.display()));
     let manifest: Table = manifest.parse().expect("a manifest is TOML");
     assert_eq!(manifest["package"]["name"].as_str(), Some(name), "the crate's name is the method's");
-    if name != "probe-method" {
-        assert!(entry.paper.contains("https://"), "{name}: PAPER must hold a link, but is `{}`", entry.paper);
-    }
+    assert!(entry.paper.contains("https://"), "{name}: PAPER must hold a link, but is `{}`", entry.paper);
 }
 
 fn configuration_survives_toml(entry: &Entry) {
