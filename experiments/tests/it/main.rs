@@ -4,6 +4,7 @@ mod command_line;
 mod conformance;
 mod layering;
 mod new_method;
+mod precision;
 mod resume;
 
 use selfsup_core::Device;
