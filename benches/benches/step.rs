@@ -6,7 +6,7 @@
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use selfsup_benches::{Noise, set_up, store_channels_last};
-use selfsup_core::augment::views::render_views;
+use selfsup_core::augment::views::{Plain, render_views};
 use selfsup_core::data::Images;
 use selfsup_core::method::{Batch, ImageShape, Method, Setup};
 use selfsup_core::optimiser::{Optimiser, clip_gradients};
@@ -30,6 +30,7 @@ struct Training {
     method: Box<dyn Method>,
     store: Store,
     optimiser: Optimiser,
+    images: Noise,
     batches: Vec<Batch>,
     step: u64,
 }
@@ -59,7 +60,7 @@ impl Training {
             Ok(Batch { views, index, seed: config.seed, epoch: 0 })
         });
         let batches = batches.collect::<anyhow::Result<_>>()?;
-        Ok(Training { config, method, store, optimiser, batches, step: 0 })
+        Ok(Training { config, method, store, optimiser, images, batches, step: 0 })
     }
 
     fn step(&mut self) -> anyhow::Result<()> {
@@ -68,7 +69,9 @@ impl Training {
         let step = self.step % steps; // criterion may take more steps than a run has
         let at = Progress { step, steps, epoch: step / per_epoch, epochs: train.epochs };
         if step.is_multiple_of(per_epoch) {
-            self.method.before_epoch(at);
+            let normalisation = &self.images.normalisation();
+            let images = Plain { images: &self.images, size: SIZE, normalisation, device: Device::Cpu };
+            drop(self.method.before_epoch(at, &images)?);
         }
         torch_ext::seed(Rng::new(self.config.seed, Purpose::Step, 0, step, 0).bits());
         let batch = &self.batches[(step % per_epoch) as usize];

@@ -35,8 +35,9 @@ pub enum EncoderConfig {
     /// 64, 128 and strides 2, 2, 2, 1.
     ConvNet { tiny: bool },
     /// ResNet (He et al. 2016) of 18, 34 or 50 layers. `cifar`: a 3 x 3 stem of stride 1 without pooling, for images
-    /// of about 32 pixels (SimCLR appendix B.9).
-    ResNet { depth: u32, cifar: bool },
+    /// of about 32 pixels (SimCLR appendix B.9). `zero`: the last norm of each block starts at 0, so that the block
+    /// starts as the identity (SimSiam, Barlow Twins).
+    ResNet { depth: u32, cifar: bool, zero: bool },
     /// ViT (Dosovitskiy et al. 2021) with fixed sine-cosine positions; features are the mean of the patch tokens.
     Vit { size: VitSize, patch: i64 },
 }
@@ -69,7 +70,8 @@ impl VitSize {
 impl EncoderConfig {
     /// How encoders are written; P is any patch size.
     pub const NAMES: &str = "convnet, convnet-tiny, resnet18, resnet34, resnet50, resnet18-cifar, resnet34-cifar, \
-                             resnet50-cifar, vit-micro/P, vit-tiny/P, vit-small/P, vit-base/P";
+                             resnet50-cifar, each also with -zero behind it, vit-micro/P, vit-tiny/P, vit-small/P, \
+                             vit-base/P";
 }
 
 impl FromStr for EncoderConfig {
@@ -81,10 +83,11 @@ impl FromStr for EncoderConfig {
             "convnet" => EncoderConfig::ConvNet { tiny: false },
             "convnet-tiny" => EncoderConfig::ConvNet { tiny: true },
             _ if name.starts_with("resnet") => {
-                let (stem, cifar) = name.strip_suffix("-cifar").map_or((name, false), |stem| (stem, true));
-                let depth = stem["resnet".len()..].parse().map_err(|_| unknown())?;
+                let (rest, zero) = name.strip_suffix("-zero").map_or((name, false), |rest| (rest, true));
+                let (rest, cifar) = rest.strip_suffix("-cifar").map_or((rest, false), |rest| (rest, true));
+                let depth = rest["resnet".len()..].parse().map_err(|_| unknown())?;
                 ensure!(matches!(depth, 18 | 34 | 50), unknown());
-                EncoderConfig::ResNet { depth, cifar }
+                EncoderConfig::ResNet { depth, cifar, zero }
             }
             _ => {
                 let (size, patch) = name.split_once('/').ok_or_else(unknown)?;
@@ -106,8 +109,9 @@ impl fmt::Display for EncoderConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EncoderConfig::ConvNet { tiny } => f.write_str(if *tiny { "convnet-tiny" } else { "convnet" }),
-            EncoderConfig::ResNet { depth, cifar } => {
-                write!(f, "resnet{depth}{}", if *cifar { "-cifar" } else { "" })
+            EncoderConfig::ResNet { depth, cifar, zero } => {
+                let (stem, start) = (if *cifar { "-cifar" } else { "" }, if *zero { "-zero" } else { "" });
+                write!(f, "resnet{depth}{stem}{start}")
             }
             EncoderConfig::Vit { size, patch } => {
                 let size = match size {
@@ -143,7 +147,7 @@ impl From<EncoderConfig> for String {
 pub fn build(path: &Path, config: EncoderConfig, image: ImageShape) -> Result<Box<dyn Encoder>> {
     Ok(match config {
         EncoderConfig::ConvNet { tiny } => Box::new(ConvNet::new(path, image.channels, tiny)),
-        EncoderConfig::ResNet { depth, cifar } => Box::new(ResNet::new(path, image.channels, depth, cifar)),
+        EncoderConfig::ResNet { depth, cifar, zero } => Box::new(ResNet::new(path, image.channels, depth, cifar, zero)),
         EncoderConfig::Vit { size, patch } => Box::new(Vit::new(path, image, size, patch)?),
     })
 }

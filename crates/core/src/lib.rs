@@ -5,13 +5,17 @@
 //! that method's file.
 
 pub mod augment;
+pub mod check;
+pub mod cluster;
 pub mod data;
 pub mod ema;
 pub mod encoder;
 pub mod head;
 pub mod layer;
 pub mod loss;
+pub mod memory;
 pub mod method;
+pub mod objective;
 pub mod optimiser;
 pub mod precision;
 pub mod progress;

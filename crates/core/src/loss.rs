@@ -2,7 +2,97 @@
 
 use tch::{Kind, Tensor};
 
-/// Softmax cross-entropy with class indices, the mean over rows: logits `[N, K]`, target `[N]` i64.
+/// Softmax cross-entropy with class indices, the mean over rows: logits `[N, K]`, target `[N]` i64. f32, or f64 if that
+/// came in.
 pub fn cross_entropy(logits: &Tensor, target: &Tensor) -> Tensor {
-    logits.to_kind(Kind::Float).cross_entropy_for_logits(target)
+    let logits = if logits.kind() == Kind::Double { logits.shallow_clone() } else { logits.to_kind(Kind::Float) };
+    logits.cross_entropy_for_logits(target)
+}
+
+/// InfoNCE (van den Oord et al. 2018, equation 4), the mean over anchors, from the similarities of each with its
+/// positive, [N], and with its negatives, [N, K]:
+///
+/// ```text
+/// l_i = -log( e^(p_i / t) / (e^(p_i / t) + sum_k e^(n_ik / t)) )
+/// ```
+///
+/// A negative of -inf does not count. Half the sum of both directions is the symmetric form.
+pub fn info_nce(positive: &Tensor, negatives: &Tensor, temperature: f64) -> Tensor {
+    let logits = Tensor::cat(&[&positive.unsqueeze(-1), negatives], -1) / temperature;
+    -logits.log_softmax(-1, None).select(-1, 0).mean(None)
+}
+
+/// The debiased form (Chuang et al. 2020, equation 8), for negatives of which a share `rate` belongs to the anchor's own
+/// class, as a random positive does:
+///
+/// ```text
+/// G_i = max( (sum_k e^(n_ik / t) - rate K e^(p_i / t)) / (1 - rate), K e^(-1 / t) )
+/// l_i = -log( e^(p_i / t) / (e^(p_i / t) + G_i) )
+/// ```
+///
+/// With a rate of 0 it is [`info_nce`]. Similarities are cosines, at least -1.
+pub fn info_nce_debiased(positive: &Tensor, negatives: &Tensor, temperature: f64, rate: f64) -> Tensor {
+    let k = negatives.size()[1] as f64;
+    // Everything is divided by e^(1 / t), so that no exponential overflows: a cosine is at most 1.
+    let scaled = |x: &Tensor| ((x - 1.0) / temperature).exp();
+    let p = scaled(positive); // [N]
+    let sum = scaled(negatives).sum_dim_intlist([-1].as_slice(), false, None); // [N]
+    let floor = k * (-2.0 / temperature).exp();
+    let g = ((sum - rate * k * &p) / (1.0 - rate)).clamp_min(floor);
+    ((&p + g).log() - (positive - 1.0) / temperature).mean(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    fn cosines(phase: f64, shape: &[i64]) -> Tensor {
+        let n: i64 = shape.iter().product();
+        let values: Vec<f64> = (0..n).map(|m| (1.3 * (m * m) as f64 + phase).sin()).collect();
+        Tensor::from_slice(&values).view(shape)
+    }
+
+    #[test]
+    fn equal_similarities_give_the_log_of_their_number() {
+        let (p, n) = (cosines(0.1, &[6]), Tensor::zeros([6, 9], (Kind::Double, Device::Cpu)));
+        let value = info_nce(&p, &(n + p.unsqueeze(-1)), 0.07).double_value(&[]);
+        assert!((value - 10f64.ln()).abs() < 1e-12, "{value}");
+    }
+
+    #[test]
+    fn the_loss_is_that_of_a_naive_loop() {
+        let (p, n, t) = (cosines(0.3, &[4]), cosines(0.7, &[4, 5]), 0.2);
+        let row = |i: i64| -> Vec<f64> { (0..5).map(|k| n.double_value(&[i, k])).collect() };
+        let e = |x: f64| (x / t).exp();
+        let naive = |rate: f64| {
+            let one = |i: i64| {
+                let p = e(p.double_value(&[i]));
+                let sum: f64 = row(i).iter().map(|&x| e(x)).sum();
+                let g = ((sum - rate * 5.0 * p) / (1.0 - rate)).max(5.0 * e(-1.0));
+                -(p / (p + g)).ln()
+            };
+            (0..4).map(one).sum::<f64>() / 4.0
+        };
+        assert!((info_nce(&p, &n, t).double_value(&[]) - naive(0.0)).abs() < 1e-12);
+        for rate in [0.0, 0.1, 0.5] {
+            assert!((info_nce_debiased(&p, &n, t, rate).double_value(&[]) - naive(rate)).abs() < 1e-12, "{rate}");
+        }
+    }
+
+    #[test]
+    fn a_masked_negative_does_not_count() {
+        let (p, n) = (cosines(0.3, &[4]), cosines(0.7, &[4, 5]));
+        let mask = Tensor::full([4, 1], f64::NEG_INFINITY, (Kind::Double, Device::Cpu));
+        let masked = info_nce(&p, &Tensor::cat(&[&n, &mask], 1), 0.2);
+        assert!((masked - info_nce(&p, &n, 0.2)).abs().double_value(&[]) < 1e-12);
+    }
+
+    #[test]
+    fn the_debiased_sum_is_held_above_its_least_value() {
+        let (p, n) = (Tensor::from_slice(&[1.0f64]), Tensor::full([1, 3], -1.0, (Kind::Double, Device::Cpu)));
+        let expected = (1.0 + 3.0 * (-2.0f64 / 0.5).exp()).ln();
+        let value = info_nce_debiased(&p, &n, 0.5, 0.1).double_value(&[]);
+        assert!((value - expected).abs() < 1e-12, "{value} is not {expected}");
+    }
 }

@@ -1,11 +1,13 @@
 //! The contract between a method and everything else.
 
 use crate::augment::Recipe;
+use crate::augment::views::Plain;
 use crate::encoder::EncoderConfig;
+use crate::objective::Given;
 use crate::progress::Progress;
 use crate::rng::{Purpose, Rng};
 use crate::store::Path;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use tch::{Device, Tensor};
@@ -44,6 +46,12 @@ impl Batch {
     /// Where its tensors live.
     pub fn device(&self) -> Device {
         self.views[0].x.device()
+    }
+
+    /// The places of the images in the training set, [B] i64.
+    pub fn places(&self) -> Tensor {
+        let places: Vec<i64> = self.index.iter().map(|&index| index as i64).collect();
+        Tensor::from_slice(&places).to_device(self.device())
     }
 
     /// Numbers uniform on [0, 1) for a choice inside the loss, [B, columns] f32. Row i depends on image i, the epoch
@@ -116,8 +124,21 @@ pub trait Method {
         None
     }
 
-    /// Called before the first step of an epoch.
-    fn before_epoch(&mut self, _at: Progress) {}
+    /// Called before the first step of an epoch, but not when a run goes on in the middle of one. A method that looks
+    /// at all training images does it here, and keeps what it saw in the store. Gives the names of trained variables
+    /// (or what they lie below) that it drew anew: the optimiser forgets what it remembered of them.
+    ///
+    /// # Errors
+    /// If an image cannot be read, or what was seen cannot be used.
+    fn before_epoch(&mut self, _at: Progress, _images: &Plain) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    /// The places of the images of this epoch, in their order; `None`, once, for good: each image once, shuffled.
+    /// A function of the store and `at` alone, since a run that goes on asks again.
+    fn order(&self, _at: Progress) -> Option<Vec<usize>> {
+        None
+    }
 
     /// Called after every optimiser step: moving averages, normalised prototypes.
     fn after_step(&mut self, _at: Progress) {}
@@ -159,11 +180,28 @@ pub trait Define: Method + Sized + 'static {
     /// The paper's numbers are its `Default`. Unknown keys must be refused (`deny_unknown_fields`).
     type Config: Default + Clone + Serialize + DeserializeOwned;
 
-    /// Builds the method.
+    /// Refuses numbers that the method cannot use, whatever it is built on.
     ///
     /// # Errors
-    /// If a number of the configuration, the encoder or the image cannot be used; the message says which and why.
+    /// Says which number, its value and what was expected ([`crate::check`]).
+    fn check(config: &Self::Config) -> Result<()>;
+
+    /// Builds the method from a configuration that was checked.
+    ///
+    /// # Errors
+    /// If the encoder, the image or the size of the training set cannot be used; the message says which and why.
     fn new(config: Self::Config, setup: &Setup) -> Result<Self>;
+
+    /// The tensors that [`Define::objective`] reads; empty if there is no loss on embeddings alone.
+    const INPUTS: &'static [&'static str] = &[];
+
+    /// The loss on given embeddings, a scalar, in the convention of the authors' code.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has the wrong shape.
+    fn objective(_config: &Self::Config, _given: &Given) -> Result<Tensor> {
+        bail!("{} has no loss on embeddings alone", Self::NAME)
+    }
 }
 
 /// A method as the registry knows it: [`Define`] with its type erased.
@@ -179,10 +217,16 @@ pub struct Entry {
     pub resolve: fn(&toml::Table) -> Result<toml::Table>,
     /// Builds the method from its `[method]` table.
     pub build: fn(&toml::Table, &Setup) -> Result<Box<dyn Method>>,
+    /// What `objective` reads; empty: there is none.
+    pub inputs: &'static [&'static str],
+    /// The loss on given embeddings.
+    pub objective: fn(&toml::Table, &Given) -> Result<Tensor>,
 }
 
 fn parse<M: Define>(table: &toml::Table) -> Result<M::Config> {
-    table.clone().try_into().with_context(|| format!("in the configuration of {}", M::NAME))
+    let read = table.clone().try_into().map_err(anyhow::Error::from);
+    let checked = read.and_then(|config| M::check(&config).map(|()| config));
+    checked.with_context(|| format!("in the configuration of {}", M::NAME))
 }
 
 fn write<C: Serialize>(config: &C) -> Result<toml::Table> {
@@ -199,5 +243,7 @@ pub const fn entry<M: Define>() -> Entry {
         defaults: || write(&M::Config::default()),
         resolve: |table| write(&parse::<M>(table)?),
         build: |table, setup| Ok(Box::new(M::new(parse::<M>(table)?, setup)?)),
+        inputs: M::INPUTS,
+        objective: |table, given| M::objective(&parse::<M>(table)?, given),
     }
 }

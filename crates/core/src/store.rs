@@ -125,6 +125,11 @@ impl<'a> Path<'a> {
         self.store.device
     }
 
+    /// The run's seed.
+    pub fn seed(&self) -> u64 {
+        self.store.seed
+    }
+
     /// The store it lies in.
     pub fn store(&self) -> &'a Store {
         self.store

@@ -4,7 +4,7 @@ use crate::checkpoint;
 use crate::record::{Record, Records};
 use anyhow::{Context, Result, ensure};
 use selfsup_core::augment::Recipe;
-use selfsup_core::augment::views::{HostView, render_views};
+use selfsup_core::augment::views::{HostView, Plain, render_views};
 use selfsup_core::data::{Images, Normalisation};
 use selfsup_core::method::{Batch, Loss, Method};
 use selfsup_core::optimiser::{Optimiser, OptimiserConfig, clip_gradients};
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, channel, sync_channel};
 
 /// How to train. The learning rate rises over `warmup` epochs and falls as half a cosine, step by step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -176,15 +176,20 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
     let batch_size = config.batch;
     std::thread::scope(|scope| {
         let (sender, views) = sync_channel(2);
+        // What a method chooses as an epoch's order; a method that leaves it to us once is not waited for again.
+        let (orders, chosen) = channel::<Option<Vec<usize>>>();
         scope.spawn(move || {
-            let mut order = (u64::MAX, Vec::new());
+            let (mut order, mut ask) = (Vec::new(), true);
             for step in start..steps {
                 let epoch = step / per_epoch;
-                if order.0 != epoch {
-                    order = (epoch, Rng::new(seed, Purpose::Order, epoch, 0, 0).permutation(images.len()));
+                if step == start || step % per_epoch == 0 {
+                    let choice = if ask { chosen.recv().unwrap_or(None) } else { None };
+                    ask = choice.is_some();
+                    order =
+                        choice.unwrap_or_else(|| Rng::new(seed, Purpose::Order, epoch, 0, 0).permutation(images.len()));
                 }
                 let from = (step % per_epoch) as usize * batch_size;
-                let index = order.1[from..from + batch_size].to_vec();
+                let index = order[from..from + batch_size].to_vec();
                 let made = render_views(images, &index, recipes, size, normalisation, seed, epoch);
                 let failed = made.is_err();
                 if sender.send(made.map(|views| (index, views))).is_err() || failed {
@@ -193,10 +198,23 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
             }
         });
 
+        let mut ask = true;
         for step in start..steps {
             let at = moment(step);
             if step % per_epoch == 0 {
-                run.method.before_epoch(at);
+                let plain = Plain { images, size, normalisation, device: run.store.device() };
+                let redrawn = precision::with(config.precision, || run.method.before_epoch(at, &plain));
+                for name in redrawn.with_context(|| format!("before epoch {}", at.epoch))? {
+                    optimiser.forget(&name)?;
+                }
+            }
+            if ask && (step == start || step % per_epoch == 0) {
+                let order = run.method.order(at);
+                let wanted = per_epoch as usize * batch_size;
+                let usable = order.as_ref().is_none_or(|o| o.len() >= wanted && o.iter().all(|&i| i < images.len()));
+                ensure!(usable, "the method's order of an epoch must hold {wanted} places of images or more");
+                ask = order.is_some();
+                let _ = orders.send(order); // a thread that has ended tells why through `views`
             }
 
             // One step: views, loss, gradient, update.

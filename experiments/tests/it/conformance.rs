@@ -1,7 +1,7 @@
 //! The contract that every method keeps: one function, walked over the registry.
 
 use crate::{CPU, dataset, machine, methods, small, workspace};
-use selfsup_core::augment::views::{plain, render_views};
+use selfsup_core::augment::views::{Plain, plain, render_views};
 use selfsup_core::encoder;
 use selfsup_core::method::{Batch, Entry, View};
 use selfsup_core::progress::Progress;
@@ -60,10 +60,17 @@ fn batch(config: &RunConfig, data: &Dataset, subject: &Subject, n: usize) -> Bat
 
 const START: Progress = Progress { step: 0, steps: 12, epoch: 0, epochs: 2 };
 
+/// What the loop does before the first step.
+fn begin(data: &Dataset, subject: &mut Subject) {
+    let (images, size) = (training_images(data), subject.image.size as usize);
+    let images = Plain { images, size, normalisation: &data.normalisation, device: CPU };
+    drop(subject.method.before_epoch(START, &images).expect("the images can be read"));
+}
+
 fn loss_of(config: &RunConfig, data: &Dataset) -> f64 {
     let mut subject = subject(config, data);
     let batch = batch(config, data, &subject, 32);
-    subject.method.before_epoch(START);
+    begin(data, &mut subject);
     subject.method.loss(&batch, START).total.double_value(&[])
 }
 
@@ -116,6 +123,7 @@ fn a_batch_too_small_is_refused(entry: &Entry, config: &RunConfig, data: &Datase
     // The fewest images that MIN_BATCH promises are enough.
     let mut subject = subject(config, data);
     let batch = batch(config, data, &subject, entry.min_batch);
+    begin(data, &mut subject);
     let loss = subject.method.loss(&batch, START).total.double_value(&[]);
     assert!(loss.is_finite(), "{name}: the loss of MIN_BATCH = {} images is {loss}", entry.min_batch);
 }
@@ -124,7 +132,7 @@ fn loss_and_gradient_are_sound(entry: &Entry, config: &RunConfig, data: &Dataset
     let name = entry.name;
     let mut subject = subject(config, data);
     let batch = batch(config, data, &subject, 32);
-    subject.method.before_epoch(START);
+    begin(data, &mut subject);
     let loss = subject.method.loss(&batch, START);
     assert_eq!((loss.total.dim(), loss.total.kind()), (0, Kind::Float), "{name}: the loss is one f32");
     assert!(loss.total.double_value(&[]).is_finite(), "{name}: {:?}", loss.total);
@@ -179,6 +187,7 @@ fn a_saved_store_gives_the_same_features(entry: &Entry, config: &RunConfig, data
     let mut trained = subject(config, data);
     // A forward pass in training moves running statistics, which have to be saved as well.
     let batch = batch(config, data, &trained, 32);
+    begin(data, &mut trained);
     let _loss = no_grad(|| trained.method.loss(&batch, START));
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("weights.safetensors");

@@ -22,9 +22,11 @@
 
 use anyhow::{Result, ensure};
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
+use selfsup_core::check::{above_zero, at_least_one};
 use selfsup_core::encoder::{self, Encoder};
 use selfsup_core::head::{Mlp, MlpStyle};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
+use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
 use selfsup_core::tensor::normalise;
 use selfsup_core::{Kind, Tensor};
@@ -95,20 +97,27 @@ impl Define for SimClr {
     const MIN_BATCH: usize = 2;
     type Config = Config;
 
+    fn check(config: &Config) -> Result<()> {
+        above_zero("temperature", config.temperature)?;
+        ensure!(config.hidden >= 0, "hidden is {}; expected a width, or 0 for a linear projector", config.hidden);
+        at_least_one("output", config.output)
+    }
+
     fn new(config: Config, setup: &Setup) -> Result<SimClr> {
-        let Config { temperature, hidden, output, norm } = config;
-        ensure!(
-            temperature > 0.0 && temperature.is_finite(),
-            "simclr: temperature is {temperature}; expected a number above 0, such as 0.1"
-        );
-        ensure!(hidden >= 0, "simclr: hidden is {hidden}; expected a width, or 0 for a linear projector");
-        ensure!(output > 0, "simclr: output is {output}; expected a width of at least 1");
+        let Config { hidden, output, norm, .. } = config;
         let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, setup.image)?;
         let mut widths = vec![encoder.dim(), hidden, output];
         widths.retain(|&width| width > 0);
         let style = MlpStyle { norm, hidden_bias: !norm, last_bias: !norm };
         let projector = Mlp::new(&(&setup.path / "projector"), &widths, style);
         Ok(SimClr { config, encoder, projector })
+    }
+
+    const INPUTS: &'static [&'static str] = &["a", "b"];
+
+    fn objective(config: &Config, given: &Given) -> Result<Tensor> {
+        let (a, b) = given.pair()?;
+        Ok(nt_xent(a, b, config.temperature))
     }
 }
 

@@ -162,12 +162,8 @@ fn a_width_of_zero_makes_the_projector_linear() {
 
 #[test]
 fn unusable_numbers_are_refused() {
-    let store = Store::new(0, Device::Cpu);
-    let image = ImageShape { channels: 3, size: 16 };
     for temperature in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        let encoder = "convnet-tiny".parse().expect("a name");
-        let config = Config { temperature, ..Config::default() };
-        let refused = SimClr::new(config, &Setup { path: store.root(), encoder, image, samples: 8 }).err();
-        assert!(refused.expect("a refusal").to_string().starts_with("simclr: temperature is"));
+        let refused = SimClr::check(&Config { temperature, ..Config::default() });
+        assert!(refused.expect_err("a refusal").to_string().starts_with("temperature is"));
     }
 }

@@ -89,6 +89,36 @@ pub fn plain(images: &dyn Images, index: &[usize], size: usize, normalisation: &
     Ok(pixels_to_tensor(&views[0].pixels, index.len(), size, views[0].channels))
 }
 
+/// All images of a training set as evaluation sees them: for a method that clusters or stores their features.
+pub struct Plain<'a> {
+    pub images: &'a dyn Images,
+    /// Height and width.
+    pub size: usize,
+    pub normalisation: &'a Normalisation,
+    pub device: Device,
+}
+
+impl Plain<'_> {
+    /// Images at a time: enough for a network to work well, few enough for any memory.
+    const BATCH: usize = 256;
+
+    /// `f` of every image, [B, C, S, S] -> [B, ..], joined in the order of their places. No graph is built.
+    ///
+    /// # Errors
+    /// If an image cannot be read.
+    pub fn map(&self, mut f: impl FnMut(&Tensor) -> Tensor) -> Result<Tensor> {
+        let places: Vec<usize> = (0..self.images.len()).collect();
+        let parts: Result<Vec<Tensor>> = places
+            .chunks(Self::BATCH)
+            .map(|index| {
+                let x = plain(self.images, index, self.size, self.normalisation)?.to_device(self.device);
+                Ok(tch::no_grad(|| f(&x)))
+            })
+            .collect();
+        Ok(Tensor::cat(&parts?, 0))
+    }
+}
+
 /// Renders every image of `index` once per entry of `sizes`, as `draw(image, index, view)` says.
 fn render_all(
     images: &dyn Images,

@@ -17,16 +17,18 @@ struct Block {
 
 impl Block {
     /// Two 3 x 3 convolutions, or a bottleneck of 1 x 1, 3 x 3 and 1 x 1 with four times the width at its end.
-    fn new(path: &Path, input: i64, width: i64, stride: i64, bottleneck: bool) -> Block {
+    fn new(path: &Path, input: i64, width: i64, stride: i64, bottleneck: bool, zero: bool) -> Block {
         let output = if bottleneck { 4 * width } else { width };
         let shapes = if bottleneck {
             vec![(input, width, 1, 1), (width, width, 3, stride), (width, output, 1, 1)]
         } else {
             vec![(input, width, 3, stride), (width, width, 3, 1)]
         };
+        let last = shapes.len() - 1;
         let body = shapes.into_iter().enumerate().map(|(i, (from, to, kernel, stride))| {
             let conv = Conv2d::kaiming(&(path / format!("conv{}", i + 1)), from, to, kernel, stride, kernel / 2);
-            (conv, BatchNorm::new(&(path / format!("bn{}", i + 1)), to))
+            let weight = if zero && i == last { 0.0 } else { 1.0 };
+            (conv, BatchNorm::with_weight(&(path / format!("bn{}", i + 1)), to, weight))
         });
         let body = body.collect();
         let shortcut = (stride != 1 || input != output).then(|| {
@@ -63,7 +65,8 @@ pub struct ResNet {
 
 impl ResNet {
     /// `depth` is 18, 34 or 50. `cifar`: 3 x 3 stem of stride 1, no pooling; otherwise 7 x 7 of stride 2 and pooling.
-    pub fn new(path: &Path, channels: i64, depth: u32, cifar: bool) -> ResNet {
+    /// `zero`: the last norm of each block starts at 0, so that the block starts as the identity.
+    pub fn new(path: &Path, channels: i64, depth: u32, cifar: bool, zero: bool) -> ResNet {
         let blocks = if depth == 18 { [2, 2, 2, 2] } else { [3, 4, 6, 3] };
         let bottleneck = depth == 50;
         let (kernel, stride) = if cifar { (3, 1) } else { (7, 2) };
@@ -76,7 +79,7 @@ impl ResNet {
             for i in 0..count {
                 let stride = if i == 0 && stage > 0 { 2 } else { 1 };
                 let path = path / format!("layer{}", stage + 1) / i;
-                layers.push(Block::new(&path, input, width, stride, bottleneck));
+                layers.push(Block::new(&path, input, width, stride, bottleneck, zero));
                 input = if bottleneck { 4 * width } else { width };
             }
         }

@@ -17,11 +17,13 @@
 //!    The default of 1 is the paper's.
 //! 3. The last norm of each residual block starts at 1, as in every method here, not at 0 as in the authors' code.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise};
+use selfsup_core::check::{above_zero, at_least_one, not_negative};
 use selfsup_core::encoder::{self, Encoder};
 use selfsup_core::head::{Mlp, MlpStyle};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
+use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
 use selfsup_core::{Kind, Tensor};
 use serde::{Deserialize, Serialize};
@@ -92,17 +94,16 @@ impl Define for BarlowTwins {
     const MIN_BATCH: usize = 2;
     type Config = Config;
 
+    fn check(config: &Config) -> Result<()> {
+        not_negative("lambda", config.lambda)?;
+        above_zero("scale", config.scale)?;
+        at_least_one("hidden", config.hidden)?;
+        at_least_one("output", config.output)?;
+        at_least_one("layers", config.layers as i64)
+    }
+
     fn new(config: Config, setup: &Setup) -> Result<BarlowTwins> {
-        let Config { lambda, scale, hidden, output, layers } = config;
-        ensure!(
-            lambda >= 0.0 && lambda.is_finite(),
-            "barlow-twins: lambda is {lambda}; expected a number of at least 0"
-        );
-        ensure!(scale > 0.0 && scale.is_finite(), "barlow-twins: scale is {scale}; expected a number above 0");
-        for (name, width) in [("hidden", hidden), ("output", output)] {
-            ensure!(width > 0, "barlow-twins: {name} is {width}; expected a width of at least 1");
-        }
-        ensure!(layers > 0, "barlow-twins: layers is 0; expected at least one linear layer in the projector");
+        let Config { hidden, output, layers, .. } = config;
         let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, setup.image)?;
         let mut widths = vec![hidden; layers + 1];
         widths[0] = encoder.dim();
@@ -110,6 +111,14 @@ impl Define for BarlowTwins {
         let style = MlpStyle { norm: true, hidden_bias: false, last_bias: false };
         let projector = Mlp::new(&(&setup.path / "projector"), &widths, style);
         Ok(BarlowTwins { config, encoder, projector })
+    }
+
+    const INPUTS: &'static [&'static str] = &["a", "b"];
+
+    /// Without `scale`, as in the authors' code.
+    fn objective(config: &Config, given: &Given) -> Result<Tensor> {
+        let (a, b) = given.pair()?;
+        Ok(barlow_twins(a, b, config.lambda))
     }
 }
 

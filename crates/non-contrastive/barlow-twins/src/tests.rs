@@ -176,8 +176,8 @@ fn the_projector_is_as_deep_as_asked_and_unusable_numbers_are_refused() {
         (Config { output: 0, ..small.clone() }, "output"),
         (Config { layers: 0, ..small.clone() }, "layers"),
     ] {
-        let refused = make(config).expect_err("a refusal").to_string();
-        assert!(refused.starts_with(&format!("barlow-twins: {name} is")), "{refused}");
+        let refused = BarlowTwins::check(&config).expect_err("a refusal").to_string();
+        assert!(refused.starts_with(&format!("{name} is")), "{refused}");
     }
     let store = Store::new(0, Device::Cpu);
     let method = setup(&store, "convnet-tiny").expect("a method");

@@ -17,8 +17,9 @@
 //! 2. Linear and convolution layers start with PyTorch's values, as in every method here, not with the authors'
 //!    framework's; BatchNorm's running statistics move by 0.1 in all networks.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise};
+use selfsup_core::check::{at_least_one, share};
 use selfsup_core::ema::Ema;
 use selfsup_core::encoder::{self, Encoder};
 use selfsup_core::head::{Mlp, MlpStyle};
@@ -108,13 +109,14 @@ impl Define for Byol {
     const MIN_BATCH: usize = 2;
     type Config = Config;
 
+    fn check(config: &Config) -> Result<()> {
+        share("tau", config.tau)?;
+        share("tau_end", config.tau_end)?;
+        at_least_one("hidden", config.hidden)?;
+        at_least_one("output", config.output)
+    }
+
     fn new(config: Config, setup: &Setup) -> Result<Byol> {
-        for (name, tau) in [("tau", config.tau), ("tau_end", config.tau_end)] {
-            ensure!((0.0..=1.0).contains(&tau), "byol: {name} is {tau}; expected a rate from 0 to 1");
-        }
-        for (name, width) in [("hidden", config.hidden), ("output", config.output)] {
-            ensure!(width > 0, "byol: {name} is {width}; expected a width of at least 1");
-        }
         let path = &setup.path;
         let online = Network::new(path, &config, setup)?;
         let predictor = config.predictor.then(|| head(&(path / "predictor"), config.output, &config));

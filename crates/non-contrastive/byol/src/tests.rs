@@ -197,7 +197,7 @@ fn it_runs_without_a_predictor_and_refuses_unusable_rates() {
     assert_eq!(method.embedding(&batch(2).views[0].x).expect("an embedding").size(), [2, 8]);
     assert_eq!(method.features(&batch(2).views[0].x, false).size(), [2, 128]);
     for tau in [-0.1, 1.1, f64::NAN] {
-        let refused = make(Config { tau, ..Config::default() }).err().expect("a refusal").to_string();
-        assert!(refused.starts_with("byol: tau is"), "{refused}");
+        let refused = Byol::check(&Config { tau, ..Config::default() }).expect_err("a refusal").to_string();
+        assert!(refused.starts_with("tau is"), "{refused}");
     }
 }

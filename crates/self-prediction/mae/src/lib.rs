@@ -22,6 +22,7 @@
 
 use anyhow::{Result, bail, ensure};
 use selfsup_core::augment::{Crop, Recipe};
+use selfsup_core::check::{above_zero, at_least_one};
 use selfsup_core::encoder::{Block, Encoder, EncoderConfig, Vit, sin_cos_positions};
 use selfsup_core::layer::{LayerNorm, Linear};
 use selfsup_core::method::{Batch, Define, Family, ImageShape, Loss, Method, Setup};
@@ -118,18 +119,21 @@ impl Define for Mae {
     const MIN_BATCH: usize = 1;
     type Config = Config;
 
-    fn new(config: Config, setup: &Setup) -> Result<Mae> {
-        let Config { mask_ratio, eps, decoder: DecoderConfig { width, depth, heads }, .. } = config;
+    fn check(config: &Config) -> Result<()> {
+        let Config { mask_ratio, eps, decoder: DecoderConfig { width, depth, heads }, .. } = *config;
         ensure!(
             0.0 < mask_ratio && mask_ratio < 1.0,
-            "mae: mask_ratio is {mask_ratio}; expected a share between 0 and 1, such as 0.75"
+            "mask_ratio is {mask_ratio}; expected a share between 0 and 1, such as 0.75"
         );
-        ensure!(eps > 0.0 && eps.is_finite(), "mae: eps is {eps}; expected a small number above 0, such as 1e-6");
+        above_zero("eps", eps)?;
         ensure!(
             heads > 0 && width > 0 && width % 4 == 0 && width % heads == 0,
-            "mae: decoder.width is {width} and decoder.heads {heads}; expected a width that both 4 and heads divide"
+            "decoder.width is {width} and decoder.heads {heads}; expected a width that both 4 and heads divide"
         );
-        ensure!(depth >= 1, "mae: decoder.depth is {depth}; expected at least 1 block");
+        at_least_one("decoder.depth", depth as i64)
+    }
+
+    fn new(config: Config, setup: &Setup) -> Result<Mae> {
         let EncoderConfig::Vit { size, patch } = setup.encoder else {
             bail!("mae needs a ViT, but the encoder is {}: choose one, such as encoder=vit-micro/4", setup.encoder);
         };

@@ -252,7 +252,8 @@ fn pictures_keep_visible_patches() {
 #[test]
 fn what_cannot_be_used_is_refused_in_words() {
     let refused = |config: Config, encoder: &str| {
-        make(&Store::new(0, Device::Cpu), config, encoder).err().expect("a refusal").to_string()
+        let made = Mae::check(&config).and_then(|()| make(&Store::new(0, Device::Cpu), config, encoder));
+        made.err().expect("a refusal").to_string()
     };
     let message = refused(config(), "resnet18-cifar");
     assert!(message.contains("mae") && message.contains("resnet18-cifar") && message.contains("encoder=vit-micro/4"));
