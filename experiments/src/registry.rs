@@ -4,8 +4,20 @@ use anyhow::{Result, bail};
 use selfsup_core::method::{Entry, entry};
 
 /// One line per method.
-pub const METHODS: &[Entry] =
-    &[entry::<mae::Mae>(), entry::<simclr::SimClr>(), entry::<barlow_twins::BarlowTwins>(), entry::<byol::Byol>()];
+pub const METHODS: &[Entry] = &[
+    entry::<mae::Mae>(),
+    entry::<simclr::SimClr>(),
+    entry::<moco::MoCo>(),
+    entry::<instdisc::InstDisc>(),
+    entry::<triplet::Triplet>(),
+    entry::<deepcluster::DeepCluster>(),
+    entry::<swav::SwAv>(),
+    entry::<interclr::InterClr>(),
+    entry::<barlow_twins::BarlowTwins>(),
+    entry::<byol::Byol>(),
+    entry::<simsiam::SimSiam>(),
+    entry::<vicreg::VicReg>(),
+];
 
 /// Names that stand for no method in a comparison: the untrained encoder, and the encoder trained with labels.
 pub const RANDOM: &str = "random";
