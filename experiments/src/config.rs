@@ -22,6 +22,8 @@ pub struct RunConfig {
     pub encoder: EncoderConfig,
     /// Height and width of full-size views; 0: those of the data set.
     pub size: usize,
+    /// What to call this configuration beside its method's name, where a study has several; may be empty.
+    pub variant: String,
     /// The method's `name` and its own settings.
     pub method: Table,
     pub train: TrainConfig,
@@ -69,6 +71,7 @@ impl Default for RunConfig {
             data: "fashion-mnist-10k".into(),
             encoder: EncoderConfig::ConvNet { tiny: false },
             size: 0,
+            variant: String::new(),
             method: Table::new(),
             train: TrainConfig::default(),
             evaluate: EvaluateConfig::default(),
@@ -123,6 +126,12 @@ impl RunConfig {
                 PROTOCOLS.join(", ")
             );
         }
+        let plain = |c: char| c.is_ascii_alphanumeric() || " -_.=+/%".contains(c);
+        ensure!(
+            self.variant.len() <= 40 && self.variant.chars().all(plain),
+            "`variant` may hold 40 letters, digits, blanks and - _ . = + / %, but is `{}`",
+            self.variant
+        );
         ensure!(self.seed <= i64::MAX as u64, "`seed` must be below 2^63");
         if let Ok(entry) = registry::find(self.name()) {
             ensure!(

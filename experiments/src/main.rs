@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use selfsup_experiments::config::{PROTOCOLS, RunConfig, parse_override};
+use selfsup_experiments::objective::{nine_digits, objective};
 use selfsup_experiments::reporting::{Report, methods_csv};
 use selfsup_experiments::run::{self, End, Folder, Machine};
 use selfsup_experiments::study::{Study, compare};
@@ -77,6 +78,18 @@ enum Command {
         /// Print the plan and do nothing
         #[arg(long)]
         dry_run: bool,
+    },
+    /// A method's loss on given embeddings, to hold against any other implementation
+    Loss {
+        /// METHOD or METHOD/PRESET
+        method: String,
+        /// A safetensors file: `a` and `b`, [N, D] embeddings before any normalisation, and what the method's page names
+        file: PathBuf,
+        /// Changes to the method's own settings: key=value, as in temperature=0.5
+        overrides: Vec<String>,
+        /// Write the gradients `grad_a` and `grad_b` to this safetensors file
+        #[arg(long)]
+        grad: Option<PathBuf>,
     },
     /// Tables, figures and a page from folders or CSV files of scores
     Report {
@@ -161,6 +174,17 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
                 eprintln!("stopped; the same command goes on from here");
                 return Ok(ExitCode::from(STOPPED));
             }
+        }
+        Command::Loss { ref method, ref file, ref overrides, ref grad } => {
+            let _machine = machine()?;
+            let found = objective(method, file, &layers(None, overrides)?)?;
+            if let Some(path) = grad {
+                found.write(path)?;
+            }
+            if !found.unused.is_empty() {
+                eprintln!("not read by {method}: {}", found.unused.join(", "));
+            }
+            println!("loss {}", nine_digits(found.loss));
         }
         Command::Report { ref paths, ref out } => {
             let report = Report::read(paths)?;

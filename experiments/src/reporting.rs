@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::{plain, render_views};
 use selfsup_core::data::Normalisation;
-use selfsup_core::method::Batch;
+use selfsup_core::method::{Batch, Entry};
 use selfsup_core::{Device, Kind, Tensor, no_grad};
 use selfsup_datasets::Dataset;
 use selfsup_report::figure::{Axes, Figure, Series, bars, file_name, lines};
@@ -62,7 +62,9 @@ pub fn write_pictures(
         let views = render_views(images, &index, recipes, size, normalisation, config.seed, epoch)?;
         for view in views {
             let caption = format!("view {}", rows.len());
-            rows.push((caption, to_pictures(&view.to_view(Device::Cpu).x, normalisation)?));
+            // Views of another size are shown as large as the others.
+            let x = view.to_view(Device::Cpu).x.upsample_nearest2d([size as i64; 2], None, None);
+            rows.push((caption, to_pictures(&x, normalisation)?));
         }
     }
     write_grid(&folder.join("views.png"), rows, size)?;
@@ -93,6 +95,26 @@ fn shown(row: &Row) -> bool {
         "linear" => row.metric == "accuracy",
         _ => true,
     }
+}
+
+/// A run whose folder is there.
+struct Source {
+    method: String,
+    /// The method with its variant, as tables name it.
+    name: String,
+    folder: PathBuf,
+}
+
+/// The methods among runs with their variants, (method, name), in the order of the rows.
+fn names(runs: &[Source]) -> Vec<(&'static Entry, &str)> {
+    let mut names: Vec<(&Entry, &str)> = Vec::new();
+    for run in runs {
+        let Some(entry) = METHODS.iter().find(|entry| entry.name == run.method) else { continue };
+        if names.iter().all(|(_, name)| *name != run.name) {
+            names.push((entry, &run.name));
+        }
+    }
+    names
 }
 
 /// What a report of rows consists of.
@@ -180,33 +202,27 @@ impl Report {
         names.join(", ")
     }
 
-    /// The folders of the rows' runs that are there, each once, with its rows' method.
-    fn run_folders(&self, places: &[PathBuf]) -> Vec<(String, PathBuf)> {
-        let mut found: Vec<(String, PathBuf)> = Vec::new();
+    /// The folders of the rows' runs that are there, each once.
+    fn run_folders(&self, places: &[PathBuf]) -> Vec<Source> {
+        let mut found: Vec<Source> = Vec::new();
         for row in &self.rows {
             let folders = places.iter().flat_map(|place| [place.join(&row.run_id), place.clone()]);
             let folder = folders.into_iter().find(|f| f.ends_with(&row.run_id) && f.join("config.toml").is_file());
-            if let Some(folder) = folder.filter(|f| found.iter().all(|(_, known)| known != f)) {
-                found.push((row.method.clone(), folder));
+            if let Some(folder) = folder.filter(|f| found.iter().all(|known| known.folder != *f)) {
+                let variant = if row.variant.is_empty() { String::new() } else { format!(" ({})", row.variant) };
+                found.push(Source { method: row.method.clone(), name: format!("{}{variant}", row.method), folder });
             }
         }
         found
     }
 
     /// One line per method of a metric over epochs, its runs together.
-    fn curves(
-        &self,
-        metric: &str,
-        title: &str,
-        unit: &str,
-        percent: bool,
-        runs: &[(String, PathBuf)],
-    ) -> Result<Option<Figure>> {
+    fn curves(&self, metric: &str, title: &str, unit: &str, percent: bool, runs: &[Source]) -> Result<Option<Figure>> {
         let mut series = Vec::new();
-        for entry in METHODS {
-            let points = read_points(entry.name, metric, runs)?;
+        for (_, name) in names(runs) {
+            let points = read_points(name, metric, runs)?;
             if !points.is_empty() {
-                series.push(Series::of_runs(entry.name, &points));
+                series.push(Series::of_runs(name, &points));
             }
         }
         if series.is_empty() {
@@ -216,9 +232,9 @@ impl Report {
         lines(&axes, &series).map(Some)
     }
 
-    fn meta(&self, runs: &[(String, PathBuf)]) -> Vec<(String, String)> {
+    fn meta(&self, runs: &[Source]) -> Vec<(String, String)> {
         let mut meta = Vec::new();
-        if let Some(made) = runs.iter().find_map(|(_, folder)| read_meta(folder)) {
+        if let Some(made) = runs.iter().find_map(|run| read_meta(&run.folder)) {
             meta = vec![
                 ("commit".into(), made.commit),
                 ("LibTorch".into(), made.libtorch),
@@ -232,10 +248,10 @@ impl Report {
         meta
     }
 
-    fn cards(&self, runs: &[(String, PathBuf)], figures: &Path) -> Result<Vec<Card>> {
+    fn cards(&self, runs: &[Source], figures: &Path) -> Result<Vec<Card>> {
         let mut cards = Vec::new();
-        for entry in METHODS {
-            let Some((_, folder)) = runs.iter().find(|(method, _)| method == entry.name) else { continue };
+        for (entry, name) in names(runs) {
+            let Some(Source { folder, .. }) = runs.iter().find(|run| run.name == name) else { continue };
             let picture = |file: &str, caption: &str| {
                 let bytes = fs::read(folder.join("plots").join(file)).ok();
                 bytes.map(|bytes| (caption.to_string(), bytes))
@@ -245,22 +261,18 @@ impl Report {
                 picture("pictures.png", "Test images as the method sees and rebuilds them"),
             ];
             let mut own = Vec::new();
-            let points = read_points(entry.name, "loss", runs)?;
+            let points = read_points(name, "loss", runs)?;
             if !points.is_empty() {
-                let axes = Axes {
-                    title: format!("Loss of {}", entry.name),
-                    x: "epoch".into(),
-                    y: "loss".into(),
-                    percent: false,
-                };
-                let figure = lines(&axes, &[Series::of_runs(entry.name, &points)])?;
-                let figure = Figure { name: file_name(&format!("loss {}", entry.name)), ..figure };
+                let axes =
+                    Axes { title: format!("Loss of {name}"), x: "epoch".into(), y: "loss".into(), percent: false };
+                let figure = lines(&axes, &[Series::of_runs(name, &points)])?;
+                let figure = Figure { name: file_name(&format!("loss {name}")), ..figure };
                 figure.write(figures)?;
                 own.push(figure);
             }
             let speed = read_meta(folder).filter(|meta| meta.images_per_second > 0.0);
             cards.push(Card {
-                name: entry.name.into(),
+                name: name.into(),
                 paper: entry.paper.into(),
                 family: entry.family.to_string(),
                 pictures: pictures.into_iter().flatten().collect(),
@@ -279,11 +291,11 @@ fn read_meta(folder: &Path) -> Option<Meta> {
     serde_json::from_slice(&fs::read(folder.join("meta.json")).ok()?).ok()
 }
 
-/// The curve of a metric over epochs in each run of a method.
-fn read_points(method: &str, metric: &str, runs: &[(String, PathBuf)]) -> Result<Vec<Vec<(f64, f64)>>> {
+/// The curve of a metric over epochs in each run of one name.
+fn read_points(name: &str, metric: &str, runs: &[Source]) -> Result<Vec<Vec<(f64, f64)>>> {
     let mut curves = Vec::new();
-    for (_, folder) in runs.iter().filter(|(name, _)| name == method) {
-        let path = folder.join("metrics.csv");
+    for run in runs.iter().filter(|run| run.name == name) {
+        let path = run.folder.join("metrics.csv");
         if !path.is_file() {
             continue;
         }
@@ -299,8 +311,8 @@ fn read_points(method: &str, metric: &str, runs: &[(String, PathBuf)]) -> Result
 }
 
 /// How features were judged, from the configuration of the first run.
-fn protocol(runs: &[(String, PathBuf)]) -> Vec<(String, String)> {
-    let text = runs.first().and_then(|(_, folder)| fs::read_to_string(folder.join("config.toml")).ok());
+fn protocol(runs: &[Source]) -> Vec<(String, String)> {
+    let text = runs.first().and_then(|run| fs::read_to_string(run.folder.join("config.toml")).ok());
     let Some(config) = text.and_then(|text| toml::from_str::<RunConfig>(&text).ok()) else { return Vec::new() };
     let evaluate = &config.evaluate;
     let lines = [

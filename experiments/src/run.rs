@@ -199,6 +199,7 @@ pub fn execute(
         run_id: folder.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
         study: folder.study.into(),
         method: config.name().into(),
+        variant: config.variant.clone(),
         family: registry::find(config.name()).map_or_else(|_| "baseline".into(), |entry| entry.family.to_string()),
         encoder: config.encoder.to_string(),
         dataset: config.data.clone(),

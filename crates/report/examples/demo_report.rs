@@ -41,6 +41,7 @@ fn rows() -> Vec<Row> {
                     run_id: format!("{method}-digits-s{seed}-0a1b2c3d"),
                     study: "objectives".into(),
                     method: method.to_string(),
+                    variant: String::new(),
                     family: family.to_string(),
                     encoder: encoder.to_string(),
                     dataset: "digits".into(),

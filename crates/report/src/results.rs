@@ -7,10 +7,11 @@ use std::path::Path;
 use std::str::FromStr;
 
 /// The columns of results.csv, in order.
-pub const COLUMNS: [&str; 19] = [
+pub const COLUMNS: [&str; 20] = [
     "run_id",
     "study",
     "method",
+    "variant",
     "family",
     "encoder",
     "dataset",
@@ -61,6 +62,8 @@ pub struct Row {
     pub study: String,
     /// The method's name; `random` (an untrained encoder) and `supervised` are the two references.
     pub method: String,
+    /// What tells this run's configuration from others of its method in the study, in words; may be empty.
+    pub variant: String,
     pub family: String,
     pub encoder: String,
     pub dataset: String,
@@ -204,6 +207,7 @@ impl Record<'_> {
             run_id: text("run_id"),
             study: text("study"),
             method: text("method"),
+            variant: text("variant"),
             family: text("family"),
             encoder: text("encoder"),
             dataset: text("dataset"),

@@ -114,10 +114,12 @@ fn places(x: f64) -> Option<usize> {
     Some(4usize.saturating_sub(whole))
 }
 
-/// One method with one encoder.
+/// One method, in one variant, with one encoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
     pub method: String,
+    /// Empty where the study gave none.
+    pub variant: String,
     pub family: String,
     pub encoder: String,
     pub kind: Kind,
@@ -132,11 +134,12 @@ pub struct Line {
 }
 
 impl Line {
-    /// The method's name, with the configuration where that is needed to tell two lines apart.
+    /// The method's name and its variant, with the configuration where that is needed to tell two lines apart.
     pub fn name(&self) -> String {
+        let variant = if self.variant.is_empty() { String::new() } else { format!(" ({})", self.variant) };
         match &self.config {
-            Some(config) => format!("{} [{}]", self.method, config.chars().take(8).collect::<String>()),
-            None => self.method.clone(),
+            Some(config) => format!("{}{variant} [{}]", self.method, config.chars().take(8).collect::<String>()),
+            None => format!("{}{variant}", self.method),
         }
     }
 
@@ -203,8 +206,8 @@ fn table(rows: &[&Row]) -> Result<Table> {
     let mut columns = distinct(scored, |r| Column { protocol: r.protocol.clone(), metric: r.metric.clone() });
     columns.sort_by_key(Column::rank);
     let mut lines = Vec::new();
-    for (method, encoder) in distinct(rows, |r| (&r.method, &r.encoder)) {
-        let group: Vec<&Row> = rows.iter().copied().filter(|r| r.method == *method && r.encoder == *encoder).collect();
+    for key in distinct(rows, |r| [&r.method, &r.variant, &r.encoder]) {
+        let group: Vec<&Row> = rows.iter().copied().filter(|r| [&r.method, &r.variant, &r.encoder] == key).collect();
         if !several_configurations(&group) {
             lines.push(line(&group, &columns, None)?);
             continue;
@@ -231,6 +234,7 @@ fn line(rows: &[&Row], columns: &[Column], config: Option<String>) -> Result<Lin
     let ended = |status| distinct(rows.iter().filter(|r| r.status == status), |r| &r.run_id).len();
     Ok(Line {
         method: first.method.clone(),
+        variant: first.variant.clone(),
         family: first.family.clone(),
         encoder: first.encoder.clone(),
         kind: Kind::of(first),
@@ -398,15 +402,26 @@ impl Table {
     /// The wide view as CSV: for each column mean, sd, n and gain over the random encoder, in plain units.
     pub fn csv(&self) -> Result<Vec<u8>> {
         let mut csv = csv::Writer::from_writer(Vec::new());
-        let fixed =
-            ["study", "dataset", "split", "method", "config_hash", "family", "encoder", "runs", "diverged", "failed"];
+        let fixed = [
+            "study",
+            "dataset",
+            "split",
+            "method",
+            "variant",
+            "config_hash",
+            "family",
+            "encoder",
+            "runs",
+            "diverged",
+            "failed",
+        ];
         let of = |c: &Column, part: &str| format!("{}_{}_{part}", c.protocol, c.metric);
         let parts = ["mean", "sd", "n", "gain"];
         let columns = self.columns.iter().flat_map(|c| parts.iter().map(move |part| of(c, part)));
         csv.write_record(fixed.iter().map(|s| s.to_string()).chain(columns))?;
         for line in &self.lines {
             let mut fields: Vec<String> =
-                [&self.study, &self.dataset, &self.split, &line.method].map(Clone::clone).into();
+                [&self.study, &self.dataset, &self.split, &line.method, &line.variant].map(Clone::clone).into();
             fields.extend([line.config.clone().unwrap_or_default(), line.family.clone(), line.encoder.clone()]);
             fields.extend([line.runs, line.diverged, line.failed].map(|n| n.to_string()));
             for cell in &line.cells {

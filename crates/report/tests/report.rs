@@ -82,7 +82,7 @@ fn bad_results_are_refused_with_place_and_expectation() {
         (good.replace("split,", "fold,"), "unknown column `fold`"),
         (good.replace("split,", ""), "the column `split` is missing"),
         (good.replace("run_id,study", "study,run_id"), "out of order"),
-        (good.replace(",ok", ""), "line 2: expected 19 fields"),
+        (good.replace(",ok", ""), "line 2: expected 20 fields"),
         (String::new(), "is missing"),
     ];
     for (text, expected) in cases {
@@ -180,6 +180,8 @@ fn runs_that_do_not_belong_together_are_not_mixed() {
     assert_eq!(other(|r| r.dataset = "faces".into()).expect("two data sets").len(), 2);
     let configs = other(|r| r.config_hash = "ffff".into()).expect("two configurations").remove(0);
     assert_eq!(configs.lines.iter().map(|l| l.name()).collect::<Vec<_>>(), ["a [0a1b2c3d]", "a [ffff]"]);
+    let named = other(|r| (r.variant, r.config_hash) = ("queue of 64".into(), "ffff".into())).expect("two variants");
+    assert_eq!(named[0].lines.iter().map(|l| l.name()).collect::<Vec<_>>(), ["a", "a (queue of 64)"]);
     let later = other(|r| (r.epoch, r.step) = (20, 200)).expect("a later epoch").remove(0);
     assert_eq!(later.lines[0].cells[0].as_ref().map(|c| c.mean), Some(0.7));
     let error = other(|r| r.run_id = "b".into()).expect_err("two numbers for one seed").to_string();

@@ -31,14 +31,14 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn succeeds(folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn succeeds(folder: &Path, arguments: &[&str]) -> String {
     let output = run(folder, arguments);
     assert!(output.status.success(), "{arguments:?}: {}\n{}", output.status, text(&output.stderr));
     text(&output.stdout)
 }
 
 /// The program must fail with one `error:` line that holds all of `words`, and without a word of its insides.
-fn refuses(folder: &Path, arguments: &[&str], words: &[&str]) {
+pub(crate) fn refuses(folder: &Path, arguments: &[&str], words: &[&str]) {
     let output = run(folder, arguments);
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{arguments:?}:\n{errors}");
@@ -52,7 +52,7 @@ fn refuses(folder: &Path, arguments: &[&str], words: &[&str]) {
     }
 }
 
-fn temporary() -> tempfile::TempDir {
+pub(crate) fn temporary() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 

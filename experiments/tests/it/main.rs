@@ -4,6 +4,7 @@ mod command_line;
 mod conformance;
 mod layering;
 mod new_method;
+mod objective;
 mod precision;
 mod resume;
 
