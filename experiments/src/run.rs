@@ -13,7 +13,7 @@ use crate::reporting::write_pictures;
 use anyhow::{Context, Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::data::Images;
-use selfsup_core::encoder::{self, Encoder};
+use selfsup_core::encoder::{self, Encoder, EncoderConfig};
 use selfsup_core::method::{Batch, ImageShape, Loss, Method, Setup};
 use selfsup_core::progress::Progress;
 use selfsup_core::store::Store;
@@ -289,6 +289,16 @@ fn train(
     for recipe in &recipes {
         recipe.check().with_context(|| format!("in the views of {}", config.name()))?;
     }
+    let size = subject.image.size as usize;
+    let other = recipes.iter().map(|recipe| recipe.side(size)).find(|&side| side != size);
+    ensure!(
+        !matches!((config.encoder, other), (EncoderConfig::Vit { .. }, Some(_))),
+        "a view of {} has {} pixels, but {} takes images of {size} alone: choose a convolutional encoder, or views of \
+         one size",
+        config.name(),
+        other.unwrap_or(size),
+        config.encoder
+    );
     let mut display = Display::new(config.name(), config.train.batch);
     let online = evaluation::Online::new(config, dataset, subject)?;
     let events = folder.path.join("events.out.tfevents.selfsup");

@@ -35,6 +35,14 @@ impl Mlp {
         Mlp { layers: layers.collect() }
     }
 
+    /// The same, with a BatchNorm without weight and bias behind the last layer (SimSiam's projector).
+    pub fn with_final_norm(path: &Path, widths: &[i64], style: MlpStyle) -> Mlp {
+        let mut mlp = Mlp::new(path, widths, style);
+        let last = widths.len() - 2;
+        mlp.layers[last].1 = Some(BatchNorm::without_affine(&(path / last / "norm"), widths[last + 1]));
+        mlp
+    }
+
     /// [B, widths.first] -> [B, widths.last] f32.
     pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         precision::network(x.device(), || {
@@ -50,5 +58,27 @@ impl Mlp {
             }
             x.to_kind(Kind::Float)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use tch::Device;
+
+    #[test]
+    fn a_final_norm_centres_and_scales_each_column_and_learns_nothing() {
+        let store = Store::new(0, Device::Cpu);
+        let style = MlpStyle { norm: true, hidden_bias: false, last_bias: false };
+        let mlp = Mlp::with_final_norm(&store.root(), &[3, 5, 4], style);
+        let values: Vec<f32> = (0..24).map(|m| (1.3 * (m * m) as f64).sin() as f32).collect();
+        let y = mlp.forward(&Tensor::from_slice(&values).view([8, 3]), true);
+        // 1e-5 is added to variances of about 0.1; sums of 8 numbers round to about 1e-6.
+        assert!(y.mean_dim([0].as_slice(), false, Kind::Float).abs().max().double_value(&[]) < 1e-5);
+        assert!((y.var_dim([0].as_slice(), false, false) - 1.0).abs().max().double_value(&[]) < 1e-2);
+        let trained: Vec<String> = store.trainable().into_iter().map(|v| v.name).collect();
+        assert_eq!(trained, ["0.weight", "0.norm.weight", "0.norm.bias", "1.weight"]);
+        assert_eq!(store.below("1.norm").len(), 2);
     }
 }

@@ -5,8 +5,9 @@ use tch::{Kind, Tensor};
 /// Softmax cross-entropy with class indices, the mean over rows: logits `[N, K]`, target `[N]` i64. f32, or f64 if that
 /// came in.
 pub fn cross_entropy(logits: &Tensor, target: &Tensor) -> Tensor {
-    let logits = if logits.kind() == Kind::Double { logits.shallow_clone() } else { logits.to_kind(Kind::Float) };
-    logits.cross_entropy_for_logits(target)
+    // tch's `cross_entropy_for_logits` computes in f32 whatever comes in.
+    let kind = if logits.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+    logits.log_softmax(-1, kind).nll_loss(target)
 }
 
 /// InfoNCE (van den Oord et al. 2018, equation 4), the mean over anchors, from the similarities of each with its
@@ -51,6 +52,19 @@ mod tests {
         let n: i64 = shape.iter().product();
         let values: Vec<f64> = (0..n).map(|m| (1.3 * (m * m) as f64 + phase).sin()).collect();
         Tensor::from_slice(&values).view(shape)
+    }
+
+    #[test]
+    fn cross_entropy_of_f64_stays_f64_and_of_bf16_is_f32() {
+        let (logits, target) = (cosines(0.3, &[2, 3]), Tensor::from_slice(&[2i64, 0]));
+        let row = |i: i64, of: i64| {
+            let x = |j: i64| logits.double_value(&[i, j]);
+            (0..3).map(|j| x(j).exp()).sum::<f64>().ln() - x(of)
+        };
+        let value = cross_entropy(&logits, &target);
+        assert_eq!(value.kind(), Kind::Double);
+        assert!((value.double_value(&[]) - (row(0, 2) + row(1, 0)) / 2.0).abs() < 1e-12);
+        assert_eq!(cross_entropy(&logits.to_kind(Kind::BFloat16), &target).kind(), Kind::Float);
     }
 
     #[test]

@@ -1,95 +1,195 @@
-//! DeepCluster: two views of an image agree and the images spread out.
-//!
-//! Written by `cargo xtask new-method`: a small method that trains (Wang and Isola 2020,
-//! <https://arxiv.org/abs/2005.10242>), to be turned into yours from top to bottom. State here what the paper does:
+//! DeepCluster: Caron, Bojanowski, Joulin and Douze, "Deep Clustering for Unsupervised Learning of Visual Features",
+//! 2018, <https://arxiv.org/abs/1807.05520>; its second version: Caron, Misra, Mairal, Goyal, Bojanowski and Joulin,
+//! "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", 2020, appendix D,
+//! <https://arxiv.org/abs/2006.09882>.
 //!
 //! ```text
-//! for x in loader:                                      # B images
-//!     a, b = augment(x), augment(x)                     # two views
-//!     za = normalise(projector(encoder(a)))             # [B, E], rows of length 1
-//!     zb = normalise(projector(encoder(b)))
-//!     alignment  = mean_i |za_i - zb_i|^2
-//!     uniformity = mean over za, zb of log mean_{i<j} exp(-t |z_i - z_j|^2)
-//!     minimise alignment + weight * uniformity
+//! version 1, for each epoch:                                                              (section 3.2)
+//!     y = k-means(PCA-whitened, L2-normalised f(x_n) of all images, k clusters)           f as evaluation sees it
+//!     W <- drawn anew
+//!     for batches drawn with equal probability of every cluster:                          (section 3.3)
+//!         L = 1/N sum_n l(W f(t(x_n)) + b, y_n)                                           l: softmax cross-entropy
+//!
+//! version 2: banks B_c, the last z of every image's crop c, at first one pass over all images
+//!     for each epoch:
+//!         C_h, y_h = spherical k-means(B_(h mod 2), K prototypes)     for h in heads;     C_h is not trained
+//!         for batches of images: crops x_c = t_c(x), z_c = g(f(x_c)) / |g(f(x_c))|
+//!             L = mean over h, c, n of l(C_h z_c / temperature, y_h)
+//!             B_c <- z_c                                                                  rows of this batch
 //! ```
 //!
-//! Departures from the paper: the augmentation table and the projector are SimCLR's. List each of yours with its reason.
+//! Where this departs from the paper:
+//! 1. Features are the encoder's output after average pooling. AlexNet's and VGG's have two more layers with dropout,
+//!    of which the last ReLU is cut off before clustering; a ResNet's pooled ReLUs cannot be.
+//! 2. No Sobel filter before the network; it belongs to those two architectures.
+//! 3. W and b are stepped by the run's optimiser, at its peak rate throughout, since they are new in every epoch; what
+//!    it remembers of them is forgotten. The authors' code gives them SGD of their own, without momentum, and has one
+//!    constant rate for everything.
+//! 4. An image that is drawn twice in an epoch has the same augmentation both times: it is a function of seed, epoch
+//!    and image.
+//! 5. Version 2's first bank is one pass over the whole images in evaluation mode, so every image has a label in
+//!    every epoch. The authors' code passes augmented crops in training mode, one per crop.
+//! 6. Initial centroids are rows drawn from the whole training set. The second code draws them on one of its processes.
 
-use anyhow::Result;
-use selfsup_core::Tensor;
-use selfsup_core::augment::{Crop, Jitter, Recipe};
-use selfsup_core::check::{above_zero, at_least_one, not_negative};
+use anyhow::{Result, ensure};
+use selfsup_core::augment::views::Plain;
+use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
+use selfsup_core::check::{above_zero, at_least_one};
+use selfsup_core::cluster::{Empty, KMeans, Metric, nmi, sizes};
 use selfsup_core::encoder::{self, Encoder};
-use selfsup_core::head::{Mlp, MlpStyle};
-use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
+use selfsup_core::loss::cross_entropy;
+use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, View};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
+use selfsup_core::rng::{Purpose, Rng};
+use selfsup_core::store::assign;
 use selfsup_core::tensor::normalise;
+use selfsup_core::{Kind, Tensor};
 use serde::{Deserialize, Serialize};
 
-#[cfg(test)]
-mod tests;
+mod head;
+mod sampling;
+mod whitening;
 
-/// The numbers of the paper; its values are the defaults.
+use head::Head;
+pub use sampling::uniform_clusters;
+pub use whitening::whiten;
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Width of the projector's hidden layer.
+    /// 1 or 2.
+    pub version: i64,
+    /// Version 1: k, the number of clusters (section 4.1); the best of figure 2c.
+    pub clusters: i64,
+    /// Version 1: dimensions that PCA keeps (section 3.3), at most as many as the features have.
+    pub components: i64,
+    /// Version 1: how the images of an epoch are drawn.
+    pub sampling: Sampling,
+    /// Of k-means: 20 in the first version's code, 10 in the second's.
+    pub iterations: usize,
+    /// Version 2: by which scores are divided (the code of the second paper, as all below).
+    pub temperature: f64,
+    /// Version 2: sets of prototypes, each clustered by itself.
+    pub heads: i64,
+    /// Version 2: K, prototypes of a head.
+    pub prototypes: i64,
+    /// Version 2: the projector's hidden width.
     pub hidden: i64,
-    /// Width of the embedding, E.
-    pub dim: i64,
-    /// t, how fast the repulsion of two embeddings falls with their distance.
-    pub t: f64,
-    /// The weight of the uniformity.
-    pub weight: f64,
+    /// Version 2: the width of z.
+    pub output: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sampling {
+    /// Every non-empty cluster is drawn equally often (section 3.3).
+    UniformClusters,
+    /// Every image once: large clusters prevail, and one may come to hold everything.
+    Images,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { hidden: 512, dim: 128, t: 2.0, weight: 1.0 }
+        Config {
+            version: 1,
+            clusters: 10_000,
+            components: 256,
+            sampling: Sampling::UniformClusters,
+            iterations: 20,
+            temperature: 0.1,
+            heads: 3,
+            prototypes: 3000,
+            hidden: 2048,
+            output: 128,
+        }
     }
 }
 
-/// The networks and the numbers. What a method must remember between steps is a tensor made from `Setup::path`.
 pub struct DeepCluster {
-    encoder: Box<dyn Encoder>,
-    projector: Mlp,
     config: Config,
+    seed: u64,
+    encoder: Box<dyn Encoder>,
+    head: Head,
+    /// y, [heads, images] i64.
+    assignment: Tensor,
+    /// Of the clustering of this epoch: [`TOLD`].
+    told: Tensor,
 }
 
-/// The paper's equation, on embeddings before normalisation [B, E]: write yours here.
-fn spread_and_align(a: &Tensor, b: &Tensor, config: &Config) -> Loss {
-    let (a, b) = (normalise(a), normalise(b));
-    let alignment = (&a - &b).square().sum_dim_intlist([-1].as_slice(), false, None).mean(None);
-    // Without this term the encoder could map all images to one point: alignment alone has that as its minimum.
-    let uniformity = (spread(&a, config.t) + spread(&b, config.t)) / 2.0;
-    Loss::new(&alignment + config.weight * &uniformity).with("alignment", alignment).with("uniformity", uniformity)
-}
-
-/// log mean over i < j of exp(-t |z_i - z_j|^2), rows of `z` [B, E] of length 1, so |z_i - z_j|^2 = 2 - 2 z_i z_j.
-fn spread(z: &Tensor, t: f64) -> Tensor {
-    let n = z.size()[0] as f64;
-    let cosine = z.matmul(&z.tr());
-    let pairs = ((cosine - 1.0) * (2.0 * t)).exp().triu(1);
-    (pairs.sum(None) / (n * (n - 1.0) / 2.0)).log()
-}
+/// NMI with the assignment before, clusters that have images, the share of images in the largest; means over heads.
+const TOLD: [&str; 3] = ["nmi", "clusters", "largest"];
 
 impl Method for DeepCluster {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let views = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0);
-        let embeddings = self.projector.forward(&self.encoder.forward(&views, true), true).chunk(2, 0);
-        spread_and_align(&embeddings[0], &embeddings[1], &self.config)
+        let crops = batch.views.len() as i64;
+        let f = self.encode(batch); // [crops B, E], all first crops, then all second ones
+        let y = self.assignment.index_select(1, &batch.places()).repeat([1, crops]); // [heads, crops B]
+        let scores = match &self.head {
+            Head::Classifier(w) => vec![w.forward(&f)], // W f + b
+            Head::Prototypes { g, c, banks } => {
+                let z = normalise(&g.forward(&f, true)); // [crops B, D]
+                let z_c = z.chunk(crops, 0);
+                for (i, bank) in banks.iter().enumerate() {
+                    bank.update(&batch.places(), &z_c[i % z_c.len()], 0.0);
+                }
+                c.iter().map(|c_h| z.matmul(&c_h.tr())).collect() // C_h z
+            }
+        };
+        let l = |(scores, y): (&Tensor, &Tensor)| cluster_loss(scores, y, self.config.divisor());
+        let losses: Vec<Tensor> = scores.iter().zip(&y.unbind(0)).map(l).collect();
+        let right = scores[0].argmax(-1, false).eq_tensor(&y.get(0)).to_kind(Kind::Float).mean(None);
+        let loss = Loss::new(Tensor::stack(&losses, 0).mean(None)).with("accuracy", right);
+        TOLD.into_iter().zip(self.told.unbind(0)).fold(loss, |loss, (name, value)| loss.with(name, value))
     }
 
+    fn before_epoch(&mut self, at: Progress, images: &Plain) -> Result<Vec<String>> {
+        let kmeans = |k, metric, empty| KMeans { k, iterations: self.config.iterations, metric, empty };
+        let rng = |head| Rng::new(self.seed, Purpose::Cluster, at.epoch, head, 0);
+        match &self.head {
+            Head::Classifier(w) => {
+                let f = finite(images.map(|x| self.encoder.forward(x, false))?)?;
+                let f = whiten(&f, self.config.components);
+                let found = kmeans(self.config.clusters, Metric::Euclidean, Empty::Split).fit(&f, &mut rng(0))?;
+                self.remember(&[found.assignment]);
+                head::draw(w, self.seed, at.epoch);
+                Ok(vec![head::CLASSIFIER.into()])
+            }
+            Head::Prototypes { c, banks, .. } => {
+                if at.step == 0 {
+                    let z = images.map(|x| self.embedding(x).expect("version 2 has embeddings"))?;
+                    banks.iter().for_each(|bank| bank.set(&z));
+                }
+                let kmeans = kmeans(self.config.prototypes, Metric::Cosine, Empty::Keep);
+                let cluster = |(h, c_h): (usize, &Tensor)| {
+                    let found = kmeans.fit(&finite(banks[h % 2].rows())?, &mut rng(h as u64))?;
+                    assign(c_h, &found.centroids);
+                    Ok(found.assignment)
+                };
+                let found: Result<Vec<Tensor>> = c.iter().enumerate().map(cluster).collect();
+                self.remember(&found?);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn order(&self, at: Progress) -> Option<Vec<usize>> {
+        let balanced = self.config.version == 1 && self.config.sampling == Sampling::UniformClusters;
+        let mut rng = Rng::new(self.seed, Purpose::Order, at.epoch, 0, 0);
+        balanced.then(|| uniform_clusters(&numbers(&self.assignment.get(0)), self.config.clusters, &mut rng))
+    }
+
+    /// Version 1: crop and flip (the first paper's code). Version 2: two crops and SimCLR's colours (the second's).
     fn views(&self) -> Vec<Recipe> {
-        let recipe = Recipe {
-            crop: Some(Crop { scale: [0.2, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] }),
-            flip: 0.5,
-            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 0.8 }),
+        let crop = Some(Crop { scale: [0.08, 1.0], ratio: [0.75, 1.3333333333333333] });
+        let plain = Recipe { crop, flip: 0.5, ..Recipe::default() };
+        let coloured = Recipe {
+            jitter: Some(Jitter { brightness: 0.8, contrast: 0.8, saturation: 0.8, hue: 0.2, p: 0.8 }),
             grey: 0.2,
-            ..Recipe::default()
+            blur: Some(Blur { p: 0.5, sigma: [0.1, 2.0] }),
+            ..plain.clone()
         };
-        vec![recipe.clone(), recipe]
+        if self.config.version == 1 { vec![plain] } else { vec![coloured.clone(), coloured] }
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
@@ -97,38 +197,102 @@ impl Method for DeepCluster {
     }
 
     fn embedding(&self, x: &Tensor) -> Option<Tensor> {
-        Some(self.projector.forward(&self.encoder.forward(x, false), false))
+        match &self.head {
+            Head::Classifier(_) => None,
+            Head::Prototypes { g, .. } => Some(normalise(&g.forward(&self.encoder.forward(x, false), false))),
+        }
     }
 }
 
 impl Define for DeepCluster {
     const NAME: &'static str = "deepcluster";
     const FAMILY: Family = Family::Contrastive;
-    const PAPER: &'static str = "Wang, Isola. Understanding Contrastive Representation Learning through Alignment and \
-                                 Uniformity on the Hypersphere. ICML 2020. https://arxiv.org/abs/2005.10242";
+    const PAPER: &'static str = "Caron, Bojanowski, Joulin and Douze, Deep Clustering for Unsupervised Learning of \
+                                 Visual Features, 2018, https://arxiv.org/abs/1807.05520";
     const MIN_BATCH: usize = 2;
     type Config = Config;
 
     fn check(config: &Config) -> Result<()> {
-        at_least_one("hidden", config.hidden)?;
-        at_least_one("dim", config.dim)?;
-        above_zero("t", config.t)?;
-        not_negative("weight", config.weight)
+        ensure!([1, 2].contains(&config.version), "version is {}; expected 1 or 2", config.version);
+        above_zero("temperature", config.temperature)?;
+        at_least_one("iterations", i64::try_from(config.iterations)?)?;
+        let Config { clusters, components, heads, prototypes, hidden, output, .. } = *config;
+        let sizes = [clusters, components, heads, prototypes, hidden, output];
+        let keys = ["clusters", "components", "heads", "prototypes", "hidden", "output"];
+        keys.into_iter().zip(sizes).try_for_each(|(key, n)| at_least_one(key, n))
     }
 
     fn new(config: Config, setup: &Setup) -> Result<DeepCluster> {
-        let Config { hidden, dim, .. } = config;
-        let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, setup.image)?;
-        let style = MlpStyle { norm: true, hidden_bias: false, last_bias: true };
-        let projector = Mlp::new(&(&setup.path / "projector"), &[encoder.dim(), hidden, dim], style);
-        Ok(DeepCluster { encoder, projector, config })
+        let (path, samples) = (&setup.path, setup.samples);
+        let (key, k) =
+            if config.version == 1 { ("clusters", config.clusters) } else { ("prototypes", config.prototypes) };
+        ensure!(k <= samples as i64, "{key} is {k}; expected at most {samples}, the number of training images");
+        let encoder = encoder::build(&(path / "encoder"), setup.encoder, setup.image)?;
+        let (head, heads) = match config.version {
+            1 => (Head::classifier(path, encoder.dim(), &config), 1),
+            _ => (Head::prototypes(path, encoder.dim(), samples, &config), config.heads),
+        };
+        let assignment =
+            path.buffer("assignment", &Tensor::zeros([heads, samples as i64], (Kind::Int64, path.device())));
+        let told = path.buffer("clustering", &Tensor::zeros([TOLD.len() as i64], (Kind::Float, path.device())));
+        Ok(DeepCluster { config, seed: path.seed(), encoder, head, assignment, told })
     }
 
-    const INPUTS: &'static [&'static str] = &["a", "b"];
+    const INPUTS: &'static [&'static str] = &["a", "labels"];
 
-    /// What `selfsup loss` prints. Leave both out if the loss is not one of embeddings.
+    /// `a`: scores of the clusters, [N, K], in version 2 before the division by the temperature; `labels`: [N].
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
-        let (a, b) = given.pair()?;
-        Ok(spread_and_align(a, b, config).total)
+        let scores = given.rows("a")?;
+        Ok(cluster_loss(scores, given.indices("labels", scores.size()[1])?, config.divisor()))
     }
 }
+
+/// l of scores [N, K] and the numbers of the clusters [N], the mean over rows.
+pub fn cluster_loss(scores: &Tensor, clusters: &Tensor, temperature: f64) -> Tensor {
+    cross_entropy(&(scores / temperature), clusters)
+}
+
+fn finite(x: Tensor) -> Result<Tensor> {
+    let finite = x.isfinite().all().int64_value(&[]) == 1;
+    ensure!(finite, "the features of the training images are not finite, so they have no clusters; try a lower rate");
+    Ok(x)
+}
+
+fn numbers(assignment: &Tensor) -> Vec<i64> {
+    Vec::try_from(assignment).expect("an assignment is a row of whole numbers")
+}
+
+impl Config {
+    /// What the scores are divided by: version 1 has no temperature.
+    fn divisor(&self) -> f64 {
+        if self.version == 1 { 1.0 } else { self.temperature }
+    }
+}
+
+impl DeepCluster {
+    /// f of all crops of a batch, [crops B, E]; crops of one size pass as one batch.
+    fn encode(&self, batch: &Batch) -> Tensor {
+        let sizes = batch.views.chunk_by(|a, b| a.x.size() == b.x.size());
+        let join = |crops: &[View]| Tensor::cat(&crops.iter().map(|crop| &crop.x).collect::<Vec<_>>(), 0);
+        Tensor::cat(&sizes.map(|crops| self.encoder.forward(&join(crops), true)).collect::<Vec<_>>(), 0)
+    }
+
+    /// Keeps the assignment [images] of each head, and what there is to tell of it.
+    fn remember(&self, found: &[Tensor]) {
+        let k = if self.config.version == 1 { self.config.clusters } else { self.config.prototypes };
+        let told = found.iter().zip(self.assignment.unbind(0)).map(|(new, old)| {
+            let sizes = sizes(new, k);
+            let filled = sizes.gt(0).sum(Kind::Int64).int64_value(&[]);
+            let largest = sizes.max().int64_value(&[]) as f64 / new.numel() as f64;
+            Tensor::from_slice(&[nmi(&numbers(new), &numbers(&old)), filled as f64, largest])
+        });
+        assign(
+            &self.told,
+            &Tensor::stack(&told.collect::<Vec<_>>(), 0).mean_dim([0i64].as_slice(), false, Kind::Double),
+        );
+        assign(&self.assignment, &Tensor::stack(found, 0));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,134 +1,285 @@
-//! InterClr: two views of an image agree and the images spread out.
-//!
-//! Written by `cargo xtask new-method`: a small method that trains (Wang and Isola 2020,
-//! <https://arxiv.org/abs/2005.10242>), to be turned into yours from top to bottom. State here what the paper does:
+//! InterCLR on MoCo v2: Xie, Zhan, Liu, Ong and Loy, "Delving into Inter-Image Invariance for Unsupervised Visual
+//! Representations", 2020, <https://arxiv.org/abs/2008.11702>.
 //!
 //! ```text
-//! for x in loader:                                      # B images
-//!     a, b = augment(x), augment(x)                     # two views
-//!     za = normalise(projector(encoder(a)))             # [B, E], rows of length 1
-//!     zb = normalise(projector(encoder(b)))
-//!     alignment  = mean_i |za_i - zb_i|^2
-//!     uniformity = mean over za, zb of log mean_{i<j} exp(-t |z_i - z_j|^2)
-//!     minimise alignment + weight * uniformity
+//! query network f with weights theta; key network f_k with weights xi = theta at the start
+//! queue Q of K keys; bank V of one key per image; pseudo-labels c of the images, from k-means of V
+//! for a batch of images x_i:
+//!     q_i = f(t(x_i)) / |..|,   k_i = sg(f_k(t'(x_i))) / |..|
+//!     l(p, n; m) = -log( exp((q.p - m) / tau) / (exp((q.p - m) / tau) + sum_j exp(q.n_j / tau)) )
+//!     L_intra = mean_i l(k_i, Q; 0)                                                            MoCo
+//!     L_inter = mean_i l(V_j, V_S; m)        j drawn from c_j = c_i, S from c != c_i, the nearer part of V
+//!     L = (1 - w) L_intra + w L_inter
+//!     enqueue k;  V_i <- k_i;  c_i <- argmax_c k_i . C_c
+//!     theta <- optimiser(theta, dL/dtheta);  xi <- a xi + (1 - a) theta
+//!     every 10 steps: C_c <- mean of the rows of V with label c
+//!     dissolve clusters that are too small, split the largest in their place
 //! ```
 //!
-//! Departures from the paper: the augmentation table and the projector are SimCLR's. List each of yours with its reason.
+//! The margin m = -0.5 makes the pair of two images easier than that of two views: q.p + 0.5.
+//!
+//! Where this departs from the paper:
+//! 1. The numbers are those of the authors' code (mmselfsup), which the paper names as its own.
+//! 2. Keys are not shuffled among devices: there is one. Queries and keys are normalised by batches of the same images.
+//! 3. An image is never its own positive, unless it is alone in its cluster. The authors' code allows it.
+//! 4. Negatives are drawn with replacement, from the nearest rows of another label. The authors' code draws without
+//!    it from the nearest rows of all labels, and again where the label is the image's own.
+//! 5. The rows that are clustered are the key network's, also where labels are made once per epoch. At the start both
+//!    networks are equal.
+//! 6. A part of a split that is too small itself is replaced by half of the cluster, and no cluster needs more than
+//!    half of the mean size: a small data set can keep many clusters.
 
-use anyhow::Result;
-use selfsup_core::Tensor;
-use selfsup_core::augment::{Crop, Jitter, Recipe};
-use selfsup_core::check::{above_zero, at_least_one, not_negative};
+use anyhow::{Result, ensure};
+use selfsup_core::augment::views::Plain;
+use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
+use selfsup_core::check::{above_zero, at_least_one, share};
+use selfsup_core::ema::Ema;
 use selfsup_core::encoder::{self, Encoder};
 use selfsup_core::head::{Mlp, MlpStyle};
+use selfsup_core::loss::info_nce;
+use selfsup_core::memory::Queue;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
+use selfsup_core::rng::Purpose;
+use selfsup_core::store::Path;
 use selfsup_core::tensor::normalise;
+use selfsup_core::{Kind, Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 
-#[cfg(test)]
-mod tests;
+mod clusters;
+use clusters::Clusters;
 
-/// The numbers of the paper; its values are the defaults.
+/// Which rows of another label are negatives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sampling {
+    /// Drawn from the `nearest` most similar ones.
+    SemiHard,
+    /// The most similar ones.
+    Hard,
+    /// Drawn from all.
+    Random,
+}
+
+/// The authors' numbers for ImageNet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Width of the projector's hidden layer.
+    /// tau of both terms.
+    pub temperature: f64,
+    /// a, the weight of the old key network.
+    pub tau: f64,
+    /// K, keys in the queue.
+    pub queue: i64,
+    /// Hidden width of the projector.
     pub hidden: i64,
-    /// Width of the embedding, E.
-    pub dim: i64,
-    /// t, how fast the repulsion of two embeddings falls with their distance.
-    pub t: f64,
-    /// The weight of the uniformity.
+    /// Width of the embedding.
+    pub output: i64,
+    /// w, the weight of the inter-image term; 0 is MoCo, 1 the inter-image term alone.
     pub weight: f64,
+    /// m, taken off the cosine of the inter-image pair: above 0 stricter, below 0 easier.
+    pub margin: f64,
+    /// Clusters, k.
+    pub clusters: i64,
+    /// Negatives of the inter-image term.
+    pub negatives: i64,
+    /// Rows of another label that semi-hard negatives are drawn from.
+    pub nearest: i64,
+    /// How negatives are chosen.
+    pub sampling: Sampling,
+    /// Labels follow every step; otherwise they are those of k-means before each epoch.
+    pub online: bool,
+    /// Steps between two updates of the centroids.
+    pub update_every: i64,
+    /// Clusters of fewer images are dissolved.
+    pub min_size: i64,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { hidden: 512, dim: 128, t: 2.0, weight: 1.0 }
+        Config {
+            temperature: 0.2,
+            tau: 0.999,
+            queue: 65536,
+            hidden: 2048,
+            output: 128,
+            weight: 0.25,
+            margin: -0.5,
+            clusters: 10000,
+            negatives: 16384,
+            nearest: 128_000,
+            sampling: Sampling::SemiHard,
+            online: true,
+            update_every: 10,
+            min_size: 20,
+        }
     }
 }
 
-/// The networks and the numbers. What a method must remember between steps is a tensor made from `Setup::path`.
-pub struct InterClr {
+/// f or f_k.
+struct Network {
     encoder: Box<dyn Encoder>,
     projector: Mlp,
+}
+
+pub struct InterClr {
     config: Config,
-}
-
-/// The paper's equation, on embeddings before normalisation [B, E]: write yours here.
-fn spread_and_align(a: &Tensor, b: &Tensor, config: &Config) -> Loss {
-    let (a, b) = (normalise(a), normalise(b));
-    let alignment = (&a - &b).square().sum_dim_intlist([-1].as_slice(), false, None).mean(None);
-    // Without this term the encoder could map all images to one point: alignment alone has that as its minimum.
-    let uniformity = (spread(&a, config.t) + spread(&b, config.t)) / 2.0;
-    Loss::new(&alignment + config.weight * &uniformity).with("alignment", alignment).with("uniformity", uniformity)
-}
-
-/// log mean over i < j of exp(-t |z_i - z_j|^2), rows of `z` [B, E] of length 1, so |z_i - z_j|^2 = 2 - 2 z_i z_j.
-fn spread(z: &Tensor, t: f64) -> Tensor {
-    let n = z.size()[0] as f64;
-    let cosine = z.matmul(&z.tr());
-    let pairs = ((cosine - 1.0) * (2.0 * t)).exp().triu(1);
-    (pairs.sum(None) / (n * (n - 1.0) / 2.0)).log()
+    query: Network,
+    key: Network,
+    averages: [Ema; 2],
+    queue: Queue,
+    clusters: Clusters,
 }
 
 impl Method for InterClr {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let views = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0);
-        let embeddings = self.projector.forward(&self.encoder.forward(&views, true), true).chunk(2, 0);
-        spread_and_align(&embeddings[0], &embeddings[1], &self.config)
+        let Config { temperature: tau, weight: w, margin: m, negatives, online, .. } = self.config;
+        let q = normalise(&self.query.project(&batch.views[0].x, true)); // [N, D]
+        let k = no_grad(|| normalise(&self.key.project(&batch.views[1].x, true)));
+
+        let (positive, queue) = (dot(&q, &k), q.matmul(&self.queue.rows().tr())); // [N], [N, K]
+        let intra = info_nce(&positive, &queue, tau);
+        let accuracy = positive.gt_tensor(&queue.amax([-1].as_slice(), false)).to_kind(Kind::Float).mean(None);
+
+        let (places, u) = (batch.places(), batch.uniform(Purpose::Mask, 1 + negatives as usize));
+        let s = q.matmul(&self.clusters.rows().tr()); // [N, n]
+        let partner = self.clusters.partner(&places, &u.select(1, 0)).unsqueeze(-1); // [N, 1]
+        let others = self.clusters.others(&s.detach(), &places, &u.narrow(1, 1, negatives), &self.config); // [N, M]
+        let inter = inter_loss(&s.gather(1, &partner, false).squeeze_dim(-1), &s.gather(1, &others, false), m, tau);
+
+        let (smallest, largest) = self.clusters.extremes();
+        self.queue.push(&k);
+        let changed = self.clusters.write(&places, &k, online);
+        Loss::new((1.0 - w) * &intra + w * &inter)
+            .with("intra", intra)
+            .with("inter", inter)
+            .with("accuracy", accuracy)
+            .with("smallest_cluster", smallest)
+            .with("largest_cluster", largest)
+            .with("changed", changed)
     }
 
+    fn before_epoch(&mut self, at: Progress, images: &Plain) -> Result<Vec<String>> {
+        if at.step == 0 || !self.config.online {
+            let rows = images.map(|x| normalise(&self.key.project(x, false)))?; // [n, D]
+            self.clusters.start(&rows, at.step)?;
+        }
+        Ok(Vec::new())
+    }
+
+    fn after_step(&mut self, at: Progress) {
+        self.averages.iter().for_each(|average| average.update(self.config.tau));
+        if self.config.online {
+            self.clusters.maintain(at.step, (at.step + 1).is_multiple_of(self.config.update_every as u64));
+        }
+    }
+
+    /// MoCo v2's.
     fn views(&self) -> Vec<Recipe> {
-        let recipe = Recipe {
-            crop: Some(Crop { scale: [0.2, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] }),
+        let view = Recipe {
+            crop: Some(Crop { scale: [0.2, 1.0], ratio: [0.75, 1.3333333333333333] }),
             flip: 0.5,
             jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 0.8 }),
             grey: 0.2,
+            blur: Some(Blur { p: 0.5, sigma: [0.1, 2.0] }),
             ..Recipe::default()
         };
-        vec![recipe.clone(), recipe]
+        vec![view.clone(), view]
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
-        self.encoder.forward(x, train)
+        self.query.encoder.forward(x, train)
     }
 
     fn embedding(&self, x: &Tensor) -> Option<Tensor> {
-        Some(self.projector.forward(&self.encoder.forward(x, false), false))
+        Some(self.query.project(x, false))
     }
 }
 
 impl Define for InterClr {
     const NAME: &'static str = "interclr";
     const FAMILY: Family = Family::Contrastive;
-    const PAPER: &'static str = "Wang, Isola. Understanding Contrastive Representation Learning through Alignment and \
-                                 Uniformity on the Hypersphere. ICML 2020. https://arxiv.org/abs/2005.10242";
+    const PAPER: &'static str = "Xie, Zhan, Liu, Ong and Loy, Delving into Inter-Image Invariance for Unsupervised \
+                                 Visual Representations, 2020, https://arxiv.org/abs/2008.11702";
     const MIN_BATCH: usize = 2;
     type Config = Config;
 
     fn check(config: &Config) -> Result<()> {
-        at_least_one("hidden", config.hidden)?;
-        at_least_one("dim", config.dim)?;
-        above_zero("t", config.t)?;
-        not_negative("weight", config.weight)
+        let &Config { queue, hidden, output, clusters, negatives, nearest, update_every, min_size, .. } = config;
+        above_zero("temperature", config.temperature)?;
+        share("tau", config.tau)?;
+        share("weight", config.weight)?;
+        ensure!(config.margin.is_finite(), "margin is {}; expected a number, such as -0.5", config.margin);
+        ensure!(clusters >= 2, "clusters is {clusters}; expected at least 2: negatives come from another cluster");
+        at_least_one("queue", queue)?;
+        at_least_one("hidden", hidden)?;
+        at_least_one("output", output)?;
+        at_least_one("negatives", negatives)?;
+        at_least_one("nearest", nearest)?;
+        at_least_one("update_every", update_every)?;
+        at_least_one("min_size", min_size)
     }
 
     fn new(config: Config, setup: &Setup) -> Result<InterClr> {
-        let Config { hidden, dim, .. } = config;
-        let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, setup.image)?;
-        let style = MlpStyle { norm: true, hidden_bias: false, last_bias: true };
-        let projector = Mlp::new(&(&setup.path / "projector"), &[encoder.dim(), hidden, dim], style);
-        Ok(InterClr { encoder, projector, config })
+        let (k, n, path) = (config.clusters, setup.samples, &setup.path);
+        ensure!(k <= n as i64, "clusters is {k}; expected at most {n}, the number of training images");
+        let query = Network::new(path, &config, setup)?;
+        let key = Network::new(&(path / "key").frozen(), &config, setup)?;
+        let average = |part: &str| {
+            Ema::new(path.store(), (path / part).name(), (path / "key" / part).name()) // sets xi = theta
+        };
+        let averages = [average("encoder")?, average("projector")?];
+        let queue = Queue::new(path, "queue", config.queue, config.output);
+        let clusters = Clusters::new(path, n, config.output, k, config.min_size);
+        Ok(InterClr { config, query, key, averages, queue, clusters })
     }
 
-    const INPUTS: &'static [&'static str] = &["a", "b"];
+    const INPUTS: &'static [&'static str] = &["a", "b", "queue", "positive", "negatives"];
 
-    /// What `selfsup loss` prints. Leave both out if the loss is not one of embeddings.
+    /// The intra-image term of queries `a`, keys `b` and `queue`; with `positive` [N, D] and `negatives` [N M, D], M to
+    /// each query in turn, the weighted sum of both. These three are unit rows of the memory and taken as they are.
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let (a, b) = given.pair()?;
-        Ok(spread_and_align(a, b, config).total)
+        let (n, tau, w) = (a.size()[0], config.temperature, config.weight);
+        let (q, k, queue) = (normalise(a), normalise(&b.detach()), given.rows_as_wide("queue", a)?);
+        let intra = info_nce(&dot(&q, &k), &q.matmul(&queue.tr()), tau);
+        if given.optional("positive").is_none() && given.optional("negatives").is_none() {
+            return Ok(intra);
+        }
+        let positive = given.rows_as_wide("positive", a)?;
+        let negatives = given.rows_as_wide("negatives", a)?;
+        ensure!(positive.size() == a.size(), "`positive` has {} rows; expected {n}, as `a`", positive.size()[0]);
+        let rows = negatives.size()[0];
+        ensure!(rows % n == 0, "`negatives` has {rows} rows; expected as many for each of the {n} rows of `a`");
+        let s = dot(&q.unsqueeze(1), &negatives.view([n, -1, a.size()[1]])); // [N, M]
+        Ok((1.0 - w) * intra + w * inter_loss(&dot(&q, positive), &s, config.margin, tau))
     }
 }
+
+impl Network {
+    fn new(path: &Path, config: &Config, setup: &Setup) -> Result<Network> {
+        let encoder = encoder::build(&(path / "encoder"), setup.encoder, setup.image)?;
+        let style = MlpStyle { norm: false, hidden_bias: true, last_bias: true };
+        let widths = [encoder.dim(), config.hidden, config.output];
+        Ok(Network { encoder, projector: Mlp::new(&(path / "projector"), &widths, style) })
+    }
+
+    /// [B, C, S, S] -> [B, D].
+    fn project(&self, x: &Tensor, train: bool) -> Tensor {
+        self.projector.forward(&self.encoder.forward(x, train), train)
+    }
+}
+
+/// Inner products of rows.
+fn dot(a: &Tensor, b: &Tensor) -> Tensor {
+    (a * b).sum_dim_intlist([-1].as_slice(), false, None)
+}
+
+/// L_inter of the cosines of queries with their positives, [N], and with their negatives, [N, M].
+pub fn inter_loss(positive: &Tensor, negatives: &Tensor, margin: f64, temperature: f64) -> Tensor {
+    info_nce(&(positive - margin), negatives, temperature)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,134 +1,227 @@
-//! MoCo: two views of an image agree and the images spread out.
-//!
-//! Written by `cargo xtask new-method`: a small method that trains (Wang and Isola 2020,
-//! <https://arxiv.org/abs/2005.10242>), to be turned into yours from top to bottom. State here what the paper does:
+//! MoCo: He, Fan, Wu, Xie and Girshick, "Momentum Contrast for Unsupervised Visual Representation Learning", 2019,
+//! <https://arxiv.org/abs/1911.05722>; v2: Chen, Fan, Girshick and He, "Improved Baselines with Momentum Contrastive
+//! Learning", 2020, <https://arxiv.org/abs/2003.04297>.
 //!
 //! ```text
-//! for x in loader:                                      # B images
-//!     a, b = augment(x), augment(x)                     # two views
-//!     za = normalise(projector(encoder(a)))             # [B, E], rows of length 1
-//!     zb = normalise(projector(encoder(b)))
-//!     alignment  = mean_i |za_i - zb_i|^2
-//!     uniformity = mean over za, zb of log mean_{i<j} exp(-t |z_i - z_j|^2)
-//!     minimise alignment + weight * uniformity
+//! f_k <- f_q; a queue of K random keys                              (algorithm 1)
+//! for a batch of N images x:
+//!     q = f_q(aug(x))                                               queries, [N, C], unit rows
+//!     k = f_k(aug(x))                                               keys, [N, C], unit rows, no gradient
+//!     l_pos = q . k, l_neg = q queue'                               [N, 1], [N, K]
+//!     L = cross_entropy([l_pos, l_neg] / t, 0)                      t: temperature
+//!     theta_q <- optimiser(theta_q, dL/dtheta_q)
+//!     theta_k <- m theta_k + (1 - m) theta_q                        m: `tau`
+//!     enqueue(k), dequeue the oldest N
+//! shuffled BatchNorm (section 3.3): every GPU normalises its own part of the batch, and the parts of the keys hold other
+//! images than those of the queries; else f_q could tell its key by the statistics that both share
 //! ```
 //!
-//! Departures from the paper: the augmentation table and the projector are SimCLR's. List each of yours with its reason.
+//! Where this departs from the paper:
+//! 1. The GPUs are `groups`: on one device the batch passes through the networks in G parts one after the other. Running
+//!    statistics move once for each part; on G GPUs each has its own, and those of the first are kept.
+//! 2. The moving average is taken after the step, as in algorithm 1; the authors' code takes it before the keys of the
+//!    next one. With f_k = f_q at the start both give the same keys. It covers weights; f_k's norms keep their own
+//!    running statistics, from their own batches.
+//! 3. Any K does; the authors' code needs a multiple of N. A part has two images at least, so a batch of less than 2G
+//!    has fewer parts.
+//! 4. `symmetric` is not in the paper, but in most programs since: each view is query once, the loss is the mean of both
+//!    directions, and the keys of either view have a queue of their own, as in solo-learn.
+//! 5. In a view the flip comes before colour, and v1's grey after jitter; the authors' code has the reverse.
 
-use anyhow::Result;
-use selfsup_core::Tensor;
-use selfsup_core::augment::{Crop, Jitter, Recipe};
-use selfsup_core::check::{above_zero, at_least_one, not_negative};
+use anyhow::{Result, ensure};
+use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
+use selfsup_core::check::{above_zero, at_least_one, share};
+use selfsup_core::ema::Ema;
 use selfsup_core::encoder::{self, Encoder};
 use selfsup_core::head::{Mlp, MlpStyle};
+use selfsup_core::loss::info_nce;
+use selfsup_core::memory::Queue;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
-use selfsup_core::progress::Progress;
+use selfsup_core::progress::{Progress, cosine};
+use selfsup_core::rng::Purpose;
+use selfsup_core::store::Path;
 use selfsup_core::tensor::normalise;
+use selfsup_core::{Kind, Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 
-#[cfg(test)]
-mod tests;
-
-/// The numbers of the paper; its values are the defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Width of the projector's hidden layer.
+    /// t, by which similarities are divided. 0.2 in v2 (table 2 there), 0.07 in v1 (section 3.3).
+    pub temperature: f64,
+    /// m, the share of itself that the key network keeps in a step (v1, section 3.3; varied in section 4.1).
+    pub tau: f64,
+    /// m at the end, reached along half a cosine. The papers' m is constant.
+    pub tau_end: f64,
+    /// K, the number of keys in the queue (v1, section 4.1 and figure 3).
+    pub queue: i64,
+    /// The head's hidden width (v2, section 3); 0 makes the head linear, as in v1.
     pub hidden: i64,
-    /// Width of the embedding, E.
-    pub dim: i64,
-    /// t, how fast the repulsion of two embeddings falls with their distance.
-    pub t: f64,
-    /// The weight of the uniformity.
-    pub weight: f64,
+    /// The width of q and k (v1, section 3.3).
+    pub output: i64,
+    /// Both directions instead of one.
+    pub symmetric: bool,
+    /// Parts of the batch with BatchNorm statistics of their own: 8 GPUs (v1, section 4); 1: the batch as a whole.
+    pub groups: i64,
+    /// Whether the parts of the keys hold other images than those of the queries (v1, section 3.3 and appendix A.9).
+    pub shuffle: bool,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { hidden: 512, dim: 128, t: 2.0, weight: 1.0 }
+        Config {
+            temperature: 0.2,
+            tau: 0.999,
+            tau_end: 0.999,
+            queue: 65536,
+            hidden: 2048,
+            output: 128,
+            symmetric: false,
+            groups: 8,
+            shuffle: true,
+        }
     }
 }
 
-/// The networks and the numbers. What a method must remember between steps is a tensor made from `Setup::path`.
-pub struct MoCo {
+/// f_q or f_k.
+struct Network {
     encoder: Box<dyn Encoder>,
     projector: Mlp,
+}
+
+pub struct MoCo {
     config: Config,
-}
-
-/// The paper's equation, on embeddings before normalisation [B, E]: write yours here.
-fn spread_and_align(a: &Tensor, b: &Tensor, config: &Config) -> Loss {
-    let (a, b) = (normalise(a), normalise(b));
-    let alignment = (&a - &b).square().sum_dim_intlist([-1].as_slice(), false, None).mean(None);
-    // Without this term the encoder could map all images to one point: alignment alone has that as its minimum.
-    let uniformity = (spread(&a, config.t) + spread(&b, config.t)) / 2.0;
-    Loss::new(&alignment + config.weight * &uniformity).with("alignment", alignment).with("uniformity", uniformity)
-}
-
-/// log mean over i < j of exp(-t |z_i - z_j|^2), rows of `z` [B, E] of length 1, so |z_i - z_j|^2 = 2 - 2 z_i z_j.
-fn spread(z: &Tensor, t: f64) -> Tensor {
-    let n = z.size()[0] as f64;
-    let cosine = z.matmul(&z.tr());
-    let pairs = ((cosine - 1.0) * (2.0 * t)).exp().triu(1);
-    (pairs.sum(None) / (n * (n - 1.0) / 2.0)).log()
+    query: Network,
+    key: Network,
+    averages: [Ema; 2],
+    /// One, or one per direction.
+    queues: Vec<Queue>,
 }
 
 impl Method for MoCo {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let views = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0);
-        let embeddings = self.projector.forward(&self.encoder.forward(&views, true), true).chunk(2, 0);
-        spread_and_align(&embeddings[0], &embeddings[1], &self.config)
+        let orders = batch.uniform(Purpose::Mask, 2).argsort(0, false); // [N, 2]: of each direction its own
+        let directions = self.queues.iter().enumerate().map(|(i, queue)| {
+            let (x_q, x_k) = (&batch.views[i].x, &batch.views[1 - i].x);
+            let q = normalise(&in_groups(x_q, self.config.groups, |x| self.query.project(x, true))); // [N, C]
+            let k = no_grad(|| normalise(&self.keys(x_k, &orders.select(1, i as i64)))); // [N, C]
+            let (l_pos, l_neg) = similarities(&q, &k, &queue.rows()); // [N], [N, K]
+            queue.push(&k); // after the queue was read: a key is no negative of its own query
+            let first = l_pos.detach().gt_tensor(&l_neg.detach().amax([-1], false));
+            (info_nce(&l_pos, &l_neg, self.config.temperature), first.to_kind(Kind::Float).mean(None))
+        });
+        let (losses, firsts): (Vec<_>, Vec<_>) = directions.unzip();
+        Loss::new(Tensor::stack(&losses, 0).mean(None)).with("accuracy", Tensor::stack(&firsts, 0).mean(None))
     }
 
+    fn after_step(&mut self, at: Progress) {
+        let tau = cosine(self.config.tau, self.config.tau_end, at.fraction());
+        self.averages.iter().for_each(|average| average.update(tau));
+    }
+
+    /// v2's, in the authors' code; a linear head has v1's, which are stronger in hue and have no blur.
     fn views(&self) -> Vec<Recipe> {
-        let recipe = Recipe {
-            crop: Some(Crop { scale: [0.2, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] }),
+        let v1 = self.config.hidden == 0;
+        let (hue, p) = if v1 { (0.4, 1.0) } else { (0.1, 0.8) };
+        let view = Recipe {
+            crop: Some(Crop { scale: [0.2, 1.0], ratio: [0.75, 1.3333333333333333] }),
             flip: 0.5,
-            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 0.8 }),
+            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue, p }),
             grey: 0.2,
+            blur: (!v1).then_some(Blur { p: 0.5, sigma: [0.1, 2.0] }),
             ..Recipe::default()
         };
-        vec![recipe.clone(), recipe]
+        vec![view.clone(), view]
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
-        self.encoder.forward(x, train)
+        self.query.encoder.forward(x, train)
     }
 
     fn embedding(&self, x: &Tensor) -> Option<Tensor> {
-        Some(self.projector.forward(&self.encoder.forward(x, false), false))
+        Some(self.query.project(x, false))
     }
 }
 
 impl Define for MoCo {
     const NAME: &'static str = "moco";
     const FAMILY: Family = Family::Contrastive;
-    const PAPER: &'static str = "Wang, Isola. Understanding Contrastive Representation Learning through Alignment and \
-                                 Uniformity on the Hypersphere. ICML 2020. https://arxiv.org/abs/2005.10242";
+    const PAPER: &'static str = "He, Fan, Wu, Xie and Girshick, Momentum Contrast for Unsupervised Visual \
+                                 Representation Learning, 2019, https://arxiv.org/abs/1911.05722";
     const MIN_BATCH: usize = 2;
     type Config = Config;
 
     fn check(config: &Config) -> Result<()> {
-        at_least_one("hidden", config.hidden)?;
-        at_least_one("dim", config.dim)?;
-        above_zero("t", config.t)?;
-        not_negative("weight", config.weight)
+        above_zero("temperature", config.temperature)?;
+        share("tau", config.tau)?;
+        share("tau_end", config.tau_end)?;
+        at_least_one("queue", config.queue)?;
+        ensure!(config.hidden >= 0, "hidden is {}; expected a width, or 0 for a linear head", config.hidden);
+        at_least_one("output", config.output)?;
+        at_least_one("groups", config.groups)
     }
 
     fn new(config: Config, setup: &Setup) -> Result<MoCo> {
-        let Config { hidden, dim, .. } = config;
-        let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, setup.image)?;
-        let style = MlpStyle { norm: true, hidden_bias: false, last_bias: true };
-        let projector = Mlp::new(&(&setup.path / "projector"), &[encoder.dim(), hidden, dim], style);
-        Ok(MoCo { encoder, projector, config })
+        let path = &setup.path;
+        let query = Network::new(path, &config, setup)?;
+        let key = Network::new(&(path / "key").frozen(), &config, setup)?;
+        let average = |part: &str| {
+            Ema::new(path.store(), (path / part).name(), (path / "key" / part).name()) // sets f_k = f_q
+        };
+        let averages = [average("encoder")?, average("projector")?];
+        let names = if config.symmetric { &["queue", "queue_swapped"][..] } else { &["queue"] };
+        let queues = names.iter().map(|name| Queue::new(path, name, config.queue, config.output)).collect();
+        Ok(MoCo { config, query, key, averages, queues })
     }
 
-    const INPUTS: &'static [&'static str] = &["a", "b"];
+    const INPUTS: &'static [&'static str] = &["a", "b", "queue"];
 
-    /// What `selfsup loss` prints. Leave both out if the loss is not one of embeddings.
+    /// One direction, whatever `symmetric` says: `a` are queries and `b` their keys, which get no gradient. Rows of
+    /// `queue` are taken as they are.
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let (a, b) = given.pair()?;
-        Ok(spread_and_align(a, b, config).total)
+        let (l_pos, l_neg) = similarities(&normalise(a), &normalise(&b.detach()), given.rows_as_wide("queue", a)?);
+        Ok(info_nce(&l_pos, &l_neg, config.temperature))
     }
 }
+
+impl Network {
+    fn new(path: &Path, config: &Config, setup: &Setup) -> Result<Network> {
+        let encoder = encoder::build(&(path / "encoder"), setup.encoder, setup.image)?;
+        let mut widths = vec![encoder.dim(), config.hidden, config.output];
+        widths.retain(|&width| width > 0);
+        let style = MlpStyle { norm: false, hidden_bias: true, last_bias: true };
+        Ok(Network { encoder, projector: Mlp::new(&(path / "projector"), &widths, style) })
+    }
+
+    /// [B, C, S, S] -> [B, E].
+    fn project(&self, x: &Tensor, train: bool) -> Tensor {
+        self.projector.forward(&self.encoder.forward(x, train), train)
+    }
+}
+
+impl MoCo {
+    /// f_k(x), its parts drawn from the batch in `order`, a permutation [N]; rows come back in the order of `x`.
+    fn keys(&self, x: &Tensor, order: &Tensor) -> Tensor {
+        let project = |x: &Tensor| in_groups(x, self.config.groups, |part| self.key.project(part, true));
+        if self.config.groups == 1 || !self.config.shuffle {
+            return project(x);
+        }
+        project(&x.index_select(0, order)).index_select(0, &order.argsort(0, false))
+    }
+}
+
+/// The rows of `x` through `f` in `groups` consecutive parts of almost equal size, of two rows at least.
+fn in_groups(x: &Tensor, groups: i64, f: impl Fn(&Tensor) -> Tensor) -> Tensor {
+    let parts: Vec<Tensor> = x.tensor_split(groups.min(x.size()[0] / 2).max(1), 0).iter().map(f).collect();
+    Tensor::cat(&parts, 0)
+}
+
+/// q . k and q queue' of unit rows, [N, C], [N, C], [K, C] -> [N], [N, K].
+fn similarities(q: &Tensor, k: &Tensor, queue: &Tensor) -> (Tensor, Tensor) {
+    ((q * k).sum_dim_intlist([-1].as_slice(), false, None), q.matmul(&queue.tr()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -16,19 +16,22 @@
 //!    statistics are joint. The order of the rows changes no number.
 //! 2. L is the mean over the 2N rows, as printed. The authors' code adds the means of the two directions, which is
 //!    twice as much, and its learning rates belong to that sum.
-//! 3. The projector's hidden layer has a BatchNorm, which the authors' code has and the paper's equation has not
-//!    (`norm = false`: none); that code's second norm, on the output, is left out.
+//! 3. The projector's hidden layers have a BatchNorm, which the authors' code has and the paper's equation has not
+//!    (`norm = false`: none); that code's other norm, on the output, is left out.
 //! 4. Linear layers start with PyTorch's values, not with a standard deviation of 0.01, as in every method here.
+//! 5. `negatives` (fewer of them) and `debias` are not the paper's; the defaults are.
 
 use anyhow::{Result, ensure};
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
 use selfsup_core::check::{above_zero, at_least_one};
 use selfsup_core::encoder::{self, Encoder};
 use selfsup_core::head::{Mlp, MlpStyle};
+use selfsup_core::loss::{info_nce, info_nce_debiased};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
-use selfsup_core::tensor::normalise;
+use selfsup_core::rng::Purpose;
+use selfsup_core::tensor;
 use selfsup_core::{Kind, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -37,34 +40,53 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// tau, by which similarities are divided. 0.1 for ImageNet (table 5); 0.5 for CIFAR-10 (appendix B.9).
     pub temperature: f64,
-    /// The projector's hidden width (section 4.2); 0 makes the projector linear (figure 8).
+    /// The projector's linear layers: 2 (section 4.2); 1 makes it linear, 0 leaves it out, z = h (figure 8).
+    pub layers: usize,
+    /// The width of the projector's hidden layers (section 4.2).
     pub hidden: i64,
-    /// The width of z (section 4.2).
+    /// The width of z (section 4.2), where there is a projector.
     pub output: i64,
-    /// BatchNorm in the projector's hidden layer, as in the authors' code; without it both layers have biases.
+    /// BatchNorm in the projector's hidden layers, as in the authors' code; without it all layers have biases.
     pub norm: bool,
+    /// Whether similarities are cosines; otherwise they are dot products, and tau is 10 or 100 (table 5).
+    pub normalise: bool,
+    /// Negatives of each row, a random choice of the 2N - 2 in the batch; 0: all of them, as in the paper.
+    pub negatives: usize,
+    /// tau+, the share of negatives that belong to a row's own class (Chuang et al. 2020, arXiv 2007.00224); 0: NT-Xent.
+    pub debias: f64,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { temperature: 0.1, hidden: 2048, output: 128, norm: true }
+        Config {
+            temperature: 0.1,
+            layers: 2,
+            hidden: 2048,
+            output: 128,
+            norm: true,
+            normalise: true,
+            negatives: 0,
+            debias: 0.0,
+        }
     }
 }
 
 pub struct SimClr {
     config: Config,
     encoder: Box<dyn Encoder>,
-    projector: Mlp,
+    projector: Option<Mlp>,
 }
 
 impl Method for SimClr {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
         let x = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0); // [2N, C, S, S]
-        let z = self.projector.forward(&self.encoder.forward(&x, true), true); // [2N, D]
-        let s = similarities(&z, self.config.temperature); // [2N, 2N]
-        let positive = positives(&s);
-        let accuracy = s.detach().argmax(-1, false).eq_tensor(&positive).to_kind(Kind::Float).mean(None);
-        Loss::new(cross_entropy(&s, &positive)).with("accuracy", accuracy)
+        let z = self.project(&x, true); // [2N, D]
+        let (positive, mut negatives) = pairs(&similarities(&z, self.config.normalise)); // [2N], [2N, 2N - 2]
+        if self.config.negatives > 0 {
+            negatives = negatives.gather(-1, &chosen(batch, self.config.negatives), false); // [2N, negatives]
+        }
+        let accuracy = positive.gt_tensor(&negatives.amax([-1], false)).to_kind(Kind::Float).mean(None);
+        Loss::new(nt_xent(&positive, &negatives, &self.config)).with("accuracy", accuracy)
     }
 
     /// Appendix A with strength 1.
@@ -85,7 +107,7 @@ impl Method for SimClr {
     }
 
     fn embedding(&self, x: &Tensor) -> Option<Tensor> {
-        Some(self.projector.forward(&self.encoder.forward(x, false), false))
+        Some(self.project(x, false))
     }
 }
 
@@ -98,18 +120,28 @@ impl Define for SimClr {
     type Config = Config;
 
     fn check(config: &Config) -> Result<()> {
+        let Config { debias, normalise, .. } = *config;
         above_zero("temperature", config.temperature)?;
-        ensure!(config.hidden >= 0, "hidden is {}; expected a width, or 0 for a linear projector", config.hidden);
-        at_least_one("output", config.output)
+        at_least_one("hidden", config.hidden)?;
+        at_least_one("output", config.output)?;
+        ensure!((0.0..1.0).contains(&debias), "debias is {debias}; expected a number from 0 to below 1");
+        ensure!(
+            normalise || debias == 0.0,
+            "debias is {debias}; expected 0 with `normalise = false`: it needs cosines"
+        );
+        Ok(())
     }
 
     fn new(config: Config, setup: &Setup) -> Result<SimClr> {
-        let Config { hidden, output, norm, .. } = config;
+        let Config { layers, hidden, output, norm, .. } = config;
         let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, setup.image)?;
-        let mut widths = vec![encoder.dim(), hidden, output];
-        widths.retain(|&width| width > 0);
+        let mut widths = vec![hidden; layers + 1];
+        widths[0] = encoder.dim();
         let style = MlpStyle { norm, hidden_bias: !norm, last_bias: !norm };
-        let projector = Mlp::new(&(&setup.path / "projector"), &widths, style);
+        let projector = (layers > 0).then(|| {
+            widths[layers] = output;
+            Mlp::new(&(&setup.path / "projector"), &widths, style)
+        });
         Ok(SimClr { config, encoder, projector })
     }
 
@@ -117,32 +149,62 @@ impl Define for SimClr {
 
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let (a, b) = given.pair()?;
-        Ok(nt_xent(a, b, config.temperature))
+        let n = config.negatives;
+        ensure!(n == 0, "negatives is {n}; expected 0: which ones are chosen depends on the images of a run");
+        let (positive, negatives) = pairs(&similarities(&Tensor::cat(&[a, b], 0), config.normalise));
+        Ok(nt_xent(&positive, &negatives, config))
     }
 }
 
-/// NT-Xent of two views' embeddings, [N, D] each (equation 1): the mean over their 2N rows.
-pub fn nt_xent(a: &Tensor, b: &Tensor, temperature: f64) -> Tensor {
-    let s = similarities(&Tensor::cat(&[a, b], 0), temperature);
-    cross_entropy(&s, &positives(&s))
+impl SimClr {
+    /// z, [B, C, S, S] -> [B, D].
+    fn project(&self, x: &Tensor, train: bool) -> Tensor {
+        let h = self.encoder.forward(x, train);
+        match &self.projector {
+            Some(g) => g.forward(&h, train),
+            None => h,
+        }
+    }
 }
 
-/// s_ij / tau of all pairs of rows, [2N, D] -> [2N, 2N]. The diagonal is -inf before any softmax: a row is no
-/// candidate for itself.
-fn similarities(z: &Tensor, temperature: f64) -> Tensor {
-    let z = normalise(z);
-    (&z / temperature).matmul(&z.tr()).fill_diagonal_(f64::NEG_INFINITY, false)
+/// NT-Xent (equation 1), the mean over 2N rows, of the similarity of each with its positive, [2N], and with its
+/// negatives, [2N, K]; with `debias` the form of Chuang et al.
+pub fn nt_xent(positive: &Tensor, negatives: &Tensor, config: &Config) -> Tensor {
+    match *config {
+        Config { debias: 0.0, temperature, .. } => info_nce(positive, negatives, temperature),
+        Config { debias, temperature, .. } => info_nce_debiased(positive, negatives, temperature, debias),
+    }
 }
 
-/// The row of the same image's other view: i + N, modulo 2N. [2N] i64.
-fn positives(s: &Tensor) -> Tensor {
-    let rows = s.size()[0];
-    Tensor::arange(rows, (Kind::Int64, s.device())).roll([rows / 2], [0])
+/// s_ij of all pairs of rows, [2N, D] -> [2N, 2N]: cosines, or dot products.
+pub fn similarities(z: &Tensor, normalise: bool) -> Tensor {
+    let z = if normalise { tensor::normalise(z) } else { z.shallow_clone() };
+    z.matmul(&z.tr())
 }
 
-/// The mean of l(i, positive(i)) over rows.
-fn cross_entropy(s: &Tensor, positive: &Tensor) -> Tensor {
-    s.log_softmax(-1, None).nll_loss(positive)
+/// The entries of [2N, 2N] at each row's positive (the same image's other view, N rows away), [2N], and at its
+/// negatives, [2N, 2N - 2]. A row itself is in neither.
+pub fn pairs(s: &Tensor) -> (Tensor, Tensor) {
+    let n = s.size()[0] / 2;
+    let block = |row: i64, column: i64| s.narrow(0, row * n, n).narrow(1, column * n, n); // [N, N]
+    let [aa, ab, ba, bb] = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(row, column)| block(row, column));
+    let positive = Tensor::cat(&[ab.diagonal(0, 0, 1), ba.diagonal(0, 0, 1)], 0);
+    // Each block without its diagonal: read in rows of N + 1 without its last entry, it begins each row with one.
+    let rest =
+        |x: Tensor| x.reshape([-1]).narrow(0, 0, n * n - 1).view([n - 1, n + 1]).narrow(1, 1, n).reshape([n, n - 1]);
+    let [aa, ab, ba, bb] = [aa, ab, ba, bb].map(rest);
+    (positive, Tensor::cat(&[Tensor::cat(&[aa, ab], 1), Tensor::cat(&[ba, bb], 1)], 0))
+}
+
+/// Which negatives count, places in the rows of [`pairs`]: [2N, count]. Of two candidates a row prefers the one with the
+/// smaller part of 2^16 u v behind the point, u drawn for the row, v for the candidate. That depends on their images
+/// alone, not on what else is in the batch, and a product of two f32 is exact in f64, on any device.
+fn chosen(batch: &Batch, count: usize) -> Tensor {
+    let draws = batch.uniform(Purpose::Mask, 4).to_kind(Kind::Double); // [N, 4]: u and v of either view
+    let both = |column| Tensor::cat(&[draws.narrow(1, column, 1), draws.narrow(1, column + 1, 1)], 0); // [2N, 1]
+    let (_, rank) = pairs(&(both(0) * 65536.0).matmul(&both(2).tr()).frac());
+    let count = rank.size()[1].min(count as i64);
+    rank.topk(count, -1, false, false).1
 }
 
 #[cfg(test)]

@@ -44,13 +44,28 @@ fn against_golden(loss: &Tensor, inputs: [&Tensor; 2], expected: f64, gradients:
     }
 }
 
-fn setup(store: &Store, encoder: &str) -> Result<SimClr> {
+/// The loss of two views' embeddings, all negatives of the batch.
+fn between(a: &Tensor, b: &Tensor, config: &Config) -> Tensor {
+    let given = Given::new([("a", a), ("b", b)].map(|(name, x)| (name.to_string(), x.shallow_clone())));
+    SimClr::objective(config, &given).expect("a loss")
+}
+
+fn at(temperature: f64) -> Config {
+    Config { temperature, ..Config::default() }
+}
+
+fn setup_with(store: &Store, config: Config) -> SimClr {
     let image = ImageShape { channels: 3, size: 16 };
-    let encoder = encoder.parse()?;
-    SimClr::new(
-        Config { hidden: 32, output: 8, ..Config::default() },
-        &Setup { path: store.root(), encoder, image, samples: 8 },
-    )
+    let encoder = "convnet-tiny".parse().expect("a name");
+    SimClr::new(config, &Setup { path: store.root(), encoder, image, samples: 8 }).expect("a method")
+}
+
+fn small() -> Config {
+    Config { hidden: 32, output: 8, ..Config::default() }
+}
+
+fn setup(store: &Store) -> SimClr {
+    setup_with(store, small())
 }
 
 fn batch(n: usize) -> Batch {
@@ -73,7 +88,38 @@ fn loss_and_gradients_are_those_of_lightly() {
     ];
     for ((n, d, loss, gradients), temperature) in golden.into_iter().zip([0.5, 0.1, 0.2]) {
         let (a, b) = (matrix(0.2, n, d), matrix(0.9, n, d));
-        against_golden(&nt_xent(&a, &b, temperature), [&a, &b], loss, gradients);
+        against_golden(&between(&a, &b, &at(temperature)), [&a, &b], loss, gradients);
+    }
+}
+
+#[test]
+fn without_l2_norm_loss_and_gradients_are_those_of_a_loop_over_rows() {
+    #[rustfmt::skip]
+    let golden = [
+    (2, 3, 0.182027265235, [[-1.821426299354e-01, -4.766251487464e-02, 1.524183378461e-01, 3.685548617734e-01], [-8.654070171999e-02, -5.511255808399e-02, 3.169344331171e-01, 4.418180928904e-01]]),
+    (8, 5, 1.3030070048, [[-9.527446879424e-02, -5.355128873429e-02, 2.974765936165e-02, 2.785499760617e-01], [-3.847494730472e-03, -8.919117935272e-02, 9.007852166627e-02, 3.668998565459e-01]]),
+    (32, 16, 3.57930947986, [[-2.214775488776e-03, -2.357105796455e-03, 1.139448080210e-03, 4.676213249636e-02], [-3.655123376470e-04, -2.933498789185e-03, 2.985545466309e-03, 4.803763082102e-02]]),
+    ];
+    for ((n, d, loss, gradients), temperature) in golden.into_iter().zip([0.5, 1.0, 10.0]) {
+        let (a, b) = (matrix(0.2, n, d), matrix(0.9, n, d));
+        let config = Config { normalise: false, ..at(temperature) };
+        against_golden(&between(&a, &b, &config), [&a, &b], loss, gradients);
+    }
+}
+
+#[test]
+fn the_debiased_loss_and_its_gradients_are_those_of_a_loop_over_rows() {
+    #[rustfmt::skip]
+    let golden = [
+    (2, 3, 0.261284572853, [[-1.933946855240e-01, 8.964878710979e-02, 6.600021580452e-02, 3.562563816948e-01], [3.380206579102e-02, 5.762314103721e-02, 4.011043344647e-01, 5.206243634264e-01]]),
+    (8, 5, 1.19516143467, [[-1.160999276097e-01, -2.408581562426e-02, -8.365676501950e-03, 2.710605942238e-01], [8.716023427028e-02, -4.024060665381e-02, 1.188090039344e-01, 4.104095238740e-01]]),
+    (32, 16, 0.0102075606231, [[-9.099582858424e-05, -6.455933201987e-06, -5.903154385867e-05, 2.499551175839e-03], [6.450188033203e-05, -4.766304864398e-05, 8.974066541608e-05, 2.535995018559e-03]]),
+    ];
+    for ((n, d, loss, gradients), (temperature, debias)) in
+        golden.into_iter().zip([(0.5, 0.05), (0.5, 0.1), (0.2, 0.3)])
+    {
+        let (a, b) = (matrix(0.2, n, d), matrix(0.9, n, d));
+        against_golden(&between(&a, &b, &Config { debias, ..at(temperature) }), [&a, &b], loss, gradients);
     }
 }
 
@@ -81,10 +127,13 @@ fn loss_and_gradients_are_those_of_lightly() {
 fn the_fixed_input_gives_the_reference_values() {
     let (a, b) = fixed();
     for (temperature, expected) in [(0.1, 10.044807), (0.5, 2.811568), (1.0, 2.247665)] {
-        close6(number(&nt_xent(&a, &b, temperature)), expected);
+        close6(number(&between(&a, &b, &at(temperature))), expected);
         // f32 rounds similarities of up to 1 / temperature.
-        let single = number(&nt_xent(&a.to_kind(Kind::Float), &b.to_kind(Kind::Float), temperature));
+        let single = number(&between(&a.to_kind(Kind::Float), &b.to_kind(Kind::Float), &at(temperature)));
         assert!((single / expected - 1.0).abs() < 1e-5, "{single}");
+    }
+    for (debias, expected) in [(0.0, 2.811568), (0.1, 2.868577), (0.3, 3.013660)] {
+        close6(number(&between(&a, &b, &Config { debias, ..at(0.5) })), expected);
     }
 }
 
@@ -92,17 +141,17 @@ fn the_fixed_input_gives_the_reference_values() {
 fn closed_forms() {
     for n in [2, 4, 9] {
         let same = Tensor::ones([n, 5], (Kind::Double, Device::Cpu));
-        close(number(&nt_xent(&same, &same, 0.1)), ((2 * n - 1) as f64).ln());
+        close(number(&between(&same, &same, &at(0.1))), ((2 * n - 1) as f64).ln());
         let basis = Tensor::eye(n, (Kind::Double, Device::Cpu));
         let expected = -2.0 + (2f64.exp() + 2.0 * n as f64 - 2.0).ln();
-        close(number(&nt_xent(&basis, &basis, 0.5)), expected);
+        close(number(&between(&basis, &basis, &at(0.5))), expected);
     }
 }
 
 #[test]
 fn scaling_permuting_swapping_and_rotating_change_nothing() {
     let (a, b) = (matrix(0.2, 6, 4).detach(), matrix(0.9, 6, 4).detach());
-    let loss = |a: &Tensor, b: &Tensor| number(&nt_xent(a, b, 0.2));
+    let loss = |a: &Tensor, b: &Tensor| number(&between(a, b, &at(0.2)));
     let expected = loss(&a, &b);
     close(loss(&b, &a), expected);
     close(loss(&(&a * (matrix(0.3, 6, 1).detach() + 2.0)), &(&b * 100.0)), expected);
@@ -116,7 +165,7 @@ fn scaling_permuting_swapping_and_rotating_change_nothing() {
 #[test]
 fn large_similarities_stay_finite() {
     let (a, b) = (matrix(0.2, 8, 5), matrix(0.9, 8, 5));
-    let loss = nt_xent(&a, &b, 1e-3);
+    let loss = between(&a, &b, &at(1e-3));
     let gradients = Tensor::run_backward(&[&loss], &[&a, &b], false, false);
     assert!(number(&loss).is_finite() && gradients.iter().all(|g| number(&g.norm()).is_finite()));
 }
@@ -124,7 +173,7 @@ fn large_similarities_stay_finite() {
 #[test]
 fn accuracy_is_the_share_of_rows_whose_nearest_is_their_positive() {
     let store = Store::new(0, Device::Cpu);
-    let mut method = setup(&store, "convnet-tiny").expect("a method");
+    let mut method = setup(&store);
     let mut views = batch(4);
     views.views[1].x = views.views[0].x.copy(); // equal views: similarity 1, the greatest there is
     let loss = method.loss(&views, AT);
@@ -136,12 +185,12 @@ fn accuracy_is_the_share_of_rows_whose_nearest_is_their_positive() {
 #[test]
 fn the_loss_is_that_of_the_projections_and_trains_everything() {
     let store = Store::new(0, Device::Cpu);
-    let mut method = setup(&store, "convnet-tiny").expect("a method");
+    let mut method = setup(&store);
     let batch = batch(4);
     let loss = method.loss(&batch, AT).total;
     let x = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0);
-    let z = method.projector.forward(&method.encoder.forward(&x, true), true);
-    let expected = nt_xent(&z.narrow(0, 0, 4), &z.narrow(0, 4, 4), 0.1);
+    let z = method.project(&x, true);
+    let expected = between(&z.narrow(0, 0, 4), &z.narrow(0, 4, 4), &at(0.1));
     assert!((number(&loss) - number(&expected)).abs() < 1e-5, "{loss:?} {expected:?}");
     loss.backward();
     assert!(store.trainable().iter().all(|v| number(&v.tensor.grad().norm()) > 0.0));
@@ -151,19 +200,127 @@ fn the_loss_is_that_of_the_projections_and_trains_everything() {
 }
 
 #[test]
-fn a_width_of_zero_makes_the_projector_linear() {
-    let store = Store::new(0, Device::Cpu);
-    let image = ImageShape { channels: 3, size: 16 };
-    let encoder = "convnet-tiny".parse().expect("a name");
-    let config = Config { hidden: 0, output: 8, ..Config::default() };
-    SimClr::new(config, &Setup { path: store.root(), encoder, image, samples: 8 }).expect("a method");
-    assert_eq!(store.below("projector").iter().map(|v| v.tensor.size()).collect::<Vec<_>>(), [[8, 128]]);
+fn a_row_and_its_positive_are_not_among_its_negatives() {
+    // s_ij = 10 i + j, so that each entry says where it was.
+    let s = Tensor::from_slice(&(0..36).map(|m| f64::from(10 * (m / 6) + m % 6)).collect::<Vec<_>>()).view([6, 6]);
+    let (positive, negatives) = pairs(&s);
+    assert_eq!(Vec::<f64>::try_from(positive).expect("numbers"), [3.0, 14.0, 25.0, 30.0, 41.0, 52.0]);
+    for i in 0..6 {
+        let mut row = Vec::<f64>::try_from(negatives.get(i)).expect("numbers");
+        row.sort_by(f64::total_cmp);
+        let others = (0..6).filter(|j| j % 3 != i % 3).map(|j| (10 * i + j) as f64);
+        assert_eq!(row, others.collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn the_projector_has_the_layers_asked_for() {
+    for (layers, shapes) in
+        [(0, vec![]), (1, vec![[8, 128]]), (2, vec![[32, 128], [8, 32]]), (3, vec![[32, 128], [32, 32], [8, 32]])]
+    {
+        for norm in [true, false] {
+            let store = Store::new(0, Device::Cpu);
+            let mut method = setup_with(&store, Config { layers, norm, ..small() });
+            let variables = store.below("projector");
+            let weights = variables.iter().filter(|v| v.tensor.dim() == 2);
+            assert_eq!(weights.map(|v| v.tensor.size()).collect::<Vec<_>>(), shapes);
+            assert_eq!(variables.iter().any(|v| v.name.contains("norm")), norm && layers > 1);
+            method.loss(&batch(4), AT).total.backward();
+            assert!(store.trainable().iter().all(|v| number(&v.tensor.grad().norm()) > 0.0), "{layers} {norm}");
+            let x = &batch(4).views[0].x;
+            let z = method.embedding(x).expect("an embedding");
+            if layers == 0 {
+                assert_eq!(z, method.features(x, false));
+            } else {
+                assert_eq!(z.size(), [4, 8]);
+            }
+        }
+    }
+}
+
+#[test]
+fn as_many_negatives_count_as_were_asked_for_and_all_of_them_are_all() {
+    let run = |negatives| {
+        let store = Store::new(0, Device::Cpu);
+        number(&setup_with(&store, Config { negatives, ..small() }).loss(&batch(4), AT).total)
+    };
+    for asked in [1, 3, 6, 100] {
+        let places = chosen(&batch(4), asked);
+        assert_eq!(places.size(), [8, asked.min(6) as i64]);
+        for i in 0..8 {
+            let mut row = Vec::<i64>::try_from(places.get(i)).expect("places");
+            row.sort_unstable();
+            row.dedup();
+            assert_eq!(row.len(), asked.min(6), "no negative twice");
+        }
+    }
+    // The order of a sum in f32.
+    assert!((run(0) - run(6)).abs() < 1e-5 && (run(0) - run(100)).abs() < 1e-5);
+    assert!(run(1) < run(3) && run(3) < run(0), "fewer terms in the denominator");
+}
+
+/// The images that the first row of image `of` is set against, in the batch of `images`: (image, view).
+fn opponents(images: &[usize], of: usize, count: usize, epoch: u64) -> Vec<(usize, usize)> {
+    let n = images.len();
+    let batch = Batch { index: images.to_vec(), epoch, ..batch(n) };
+    // Entry (i, j) says which row j is.
+    let rows = Tensor::arange(2 * n as i64, (Kind::Int64, Device::Cpu)).expand([2 * n as i64; 2], false);
+    let (_, rows) = pairs(&rows);
+    let row = images.iter().position(|&i| i == of).expect("an image of the batch") as i64;
+    let places = rows.gather(-1, &chosen(&batch, count), false).get(row);
+    let places = Vec::<i64>::try_from(places).expect("places");
+    let mut found: Vec<_> = places.into_iter().map(|j| (images[j as usize % n], j as usize / n)).collect();
+    found.sort_unstable();
+    found
+}
+
+#[test]
+fn a_choice_of_negatives_depends_on_the_images_and_the_epoch_alone() {
+    let (all, some) = (opponents(&[5, 9, 2, 7, 1], 9, 4, 0), opponents(&[1, 2, 9, 5, 7], 9, 4, 0));
+    assert_eq!(all, some, "the order of the batch does not matter");
+    assert_ne!(all, opponents(&[5, 9, 2, 7, 1], 9, 4, 1), "another epoch, another choice");
+    // Who is preferred does not depend on who else is there.
+    let left: Vec<_> = all.iter().copied().filter(|&(image, _)| image != 5).collect();
+    let without = opponents(&[9, 2, 7, 1], 9, 4, 0);
+    assert!(left.iter().all(|one| without.contains(one)));
+}
+
+#[test]
+fn all_negatives_are_chosen_equally_often() {
+    let (mut counts, epochs) = (vec![0u32; 14], 2000);
+    for epoch in 0..epochs {
+        let places = chosen(&Batch { epoch, ..batch(8) }, 3).get(0);
+        Vec::<i64>::try_from(places).expect("places").into_iter().for_each(|place| counts[place as usize] += 1);
+    }
+    let share = 3.0 / 14.0;
+    let (mean, deviation) = (epochs as f64 * share, (epochs as f64 * share * (1.0 - share)).sqrt());
+    assert!(counts.iter().all(|&c| (f64::from(c) - mean).abs() < 4.0 * deviation), "{counts:?}"); // 4 sigma of 14 counts
+}
+
+#[test]
+fn dot_products_are_not_scale_free_and_cosines_are() {
+    let (a, b) = (matrix(0.2, 6, 4).detach(), matrix(0.9, 6, 4).detach());
+    let dots = Config { normalise: false, ..at(10.0) };
+    assert!((number(&between(&(&a * 3.0), &b, &dots)) - number(&between(&a, &b, &dots))).abs() > 1e-3);
+    // Rows of length 1 have one similarity either way.
+    let (u, v) = (tensor::normalise(&a), tensor::normalise(&b));
+    close(number(&between(&u, &v, &dots)), number(&between(&a, &b, &at(10.0))));
 }
 
 #[test]
 fn unusable_numbers_are_refused() {
+    let refused = |config: &Config| SimClr::check(config).expect_err("a refusal").to_string();
     for temperature in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        let refused = SimClr::check(&Config { temperature, ..Config::default() });
-        assert!(refused.expect_err("a refusal").to_string().starts_with("temperature is"));
+        assert!(refused(&at(temperature)).starts_with("temperature is"));
     }
+    for debias in [-0.1, 1.0, f64::NAN] {
+        assert!(refused(&Config { debias, ..small() }).starts_with("debias is"));
+    }
+    assert!(refused(&Config { debias: 0.1, normalise: false, ..small() }).contains("cosines"));
+    assert!(refused(&Config { hidden: 0, ..small() }).starts_with("hidden is 0"));
+    assert!(refused(&Config { output: 0, ..small() }).starts_with("output is 0"));
+    let x = matrix(0.2, 3, 2).detach();
+    let given = Given::new(["a", "b"].map(|name| (name.to_string(), x.shallow_clone())));
+    let refused = SimClr::objective(&Config { negatives: 2, ..small() }, &given).expect_err("a refusal").to_string();
+    assert!(refused.starts_with("negatives is 2"), "{refused}");
 }

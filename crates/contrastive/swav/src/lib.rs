@@ -1,95 +1,152 @@
-//! SwAv: two views of an image agree and the images spread out.
-//!
-//! Written by `cargo xtask new-method`: a small method that trains (Wang and Isola 2020,
-//! <https://arxiv.org/abs/2005.10242>), to be turned into yours from top to bottom. State here what the paper does:
+//! SwAV: Caron, Misra, Mairal, Goyal, Bojanowski and Joulin, "Unsupervised Learning of Visual Features by Contrasting
+//! Cluster Assignments", 2020, <https://arxiv.org/abs/2006.09882>.
 //!
 //! ```text
-//! for x in loader:                                      # B images
-//!     a, b = augment(x), augment(x)                     # two views
-//!     za = normalise(projector(encoder(a)))             # [B, E], rows of length 1
-//!     zb = normalise(projector(encoder(b)))
-//!     alignment  = mean_i |za_i - zb_i|^2
-//!     uniformity = mean over za, zb of log mean_{i<j} exp(-t |z_i - z_j|^2)
-//!     minimise alignment + weight * uniformity
+//! C: K prototypes, unit rows [K, D]
+//! for a batch of B images x:                                            (section 3)
+//!     x_1, x_2 = two large crops; x_3 .. x_V+2 = V small ones           multi-crop, section 3.2
+//!     z_s = g(f(x_s)) / |g(f(x_s))|                                     encoder, projector
+//!     p_s = softmax( z_s C' / tau )                                     equation 2
+//!     q_t = sinkhorn( z_t C' ),  t = 1, 2, without a gradient           codes, section 3.1
+//!     L = 1/2 sum_t  1/(V+1) sum_{s != t}  - mean_b sum_k q_t[b, k] log p_s[b, k]
+//! update f, g, C to minimise L;  rows of C <- rows / |rows|
+//!
+//! sinkhorn(S):  Q = exp(S / epsilon) [B, K]
+//!     3 times:  every prototype's column of Q <- column / its sum       the batch is spread over all prototypes
+//!               every image's row of Q <- row / its sum                 a code sums to 1
 //! ```
 //!
-//! Departures from the paper: the augmentation table and the projector are SimCLR's. List each of yours with its reason.
+//! Where this departs from the paper:
+//! 1. Sinkhorn's iteration runs on logarithms, where each normalisation is a log-softmax. It is the same iteration
+//!    (the constant factors 1/K, 1/B and the first division by the total cancel), but no epsilon overflows.
+//! 2. Prototypes are made unit vectors when they are built and after every step, so what is saved is normalised. The
+//!    authors' code does it before every forward pass, which gives the same numbers.
+//! 3. While prototypes are frozen they are detached from the graph, so that they have no gradient at all and the
+//!    optimiser leaves them alone. The authors' code deletes their gradient, which is the same.
+//! 4. The queue is filled and used as in the authors' code: filled from `queue_from` on and used once it is full. Its
+//!    length need not be a multiple of the batch.
 
-use anyhow::Result;
-use selfsup_core::Tensor;
-use selfsup_core::augment::{Crop, Jitter, Recipe};
+use anyhow::{Result, ensure};
+use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
 use selfsup_core::check::{above_zero, at_least_one, not_negative};
-use selfsup_core::encoder::{self, Encoder};
+use selfsup_core::encoder::{self, Encoder, EncoderConfig};
 use selfsup_core::head::{Mlp, MlpStyle};
-use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
+use selfsup_core::memory::Queue;
+use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, View};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
+use selfsup_core::store::{Init, Role, assign};
 use selfsup_core::tensor::normalise;
+use selfsup_core::{Kind, Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 
-#[cfg(test)]
-mod tests;
-
-/// The numbers of the paper; its values are the defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Width of the projector's hidden layer.
+    /// tau, by which scores are divided before the softmax (equation 2; its value is in the authors' scripts).
+    pub temperature: f64,
+    /// How codes are made from scores (section 3.1).
+    pub codes: Codes,
+    /// The weight of the entropy in Sinkhorn's problem: the smaller, the sharper the codes (equation 3; value as tau's).
+    pub epsilon: f64,
+    /// Rounds of Sinkhorn's iteration (section 3.1).
+    pub sinkhorn_iterations: usize,
+    /// K (authors' scripts).
+    pub prototypes: i64,
+    /// Whether prototypes are trained; otherwise they stay random, which the appendix tries.
+    pub learn_prototypes: bool,
+    /// Epochs at the start in which prototypes are not trained; 1.5 is one and a half (authors' scripts: 313 steps of
+    /// 4096 images).
+    pub freeze_epochs: f64,
+    /// The projector's hidden width (authors' code).
     pub hidden: i64,
-    /// Width of the embedding, E.
-    pub dim: i64,
-    /// t, how fast the repulsion of two embeddings falls with their distance.
-    pub t: f64,
-    /// The weight of the uniformity.
-    pub weight: f64,
+    /// D, the width of z (authors' code).
+    pub output: i64,
+    /// Small crops beside the two large ones, V (section 3.2).
+    pub small_crops: usize,
+    /// Their height and width in pixels; 0: 3/7 of the full size, as 96 is of 224 (section 3.2).
+    pub small_size: usize,
+    /// Earlier embeddings that take part in Sinkhorn's iteration, for each of the two large crops; 0: none. The
+    /// authors' scripts have none with a batch of 4096, and 3840 with one of 256: there should be more than K rows.
+    pub queue: i64,
+    /// The epoch from which the queue is filled, and used once it is full (authors' code).
+    pub queue_from: f64,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { hidden: 512, dim: 128, t: 2.0, weight: 1.0 }
+        Config {
+            temperature: 0.1,
+            codes: Codes::Sinkhorn,
+            epsilon: 0.05,
+            sinkhorn_iterations: 3,
+            prototypes: 3000,
+            learn_prototypes: true,
+            freeze_epochs: 1.0,
+            hidden: 2048,
+            output: 128,
+            small_crops: 6,
+            small_size: 0,
+            queue: 0,
+            queue_from: 15.0,
+        }
     }
 }
 
-/// The networks and the numbers. What a method must remember between steps is a tensor made from `Setup::path`.
+/// How codes are made from scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Codes {
+    /// The batch is spread over all prototypes.
+    Sinkhorn,
+    /// softmax(S / epsilon): nothing spreads it, and all images may share one prototype.
+    Softmax,
+    /// Sinkhorn's largest entry is 1 and the others are 0.
+    Hard,
+}
+
 pub struct SwAv {
+    config: Config,
     encoder: Box<dyn Encoder>,
     projector: Mlp,
-    config: Config,
-}
-
-/// The paper's equation, on embeddings before normalisation [B, E]: write yours here.
-fn spread_and_align(a: &Tensor, b: &Tensor, config: &Config) -> Loss {
-    let (a, b) = (normalise(a), normalise(b));
-    let alignment = (&a - &b).square().sum_dim_intlist([-1].as_slice(), false, None).mean(None);
-    // Without this term the encoder could map all images to one point: alignment alone has that as its minimum.
-    let uniformity = (spread(&a, config.t) + spread(&b, config.t)) / 2.0;
-    Loss::new(&alignment + config.weight * &uniformity).with("alignment", alignment).with("uniformity", uniformity)
-}
-
-/// log mean over i < j of exp(-t |z_i - z_j|^2), rows of `z` [B, E] of length 1, so |z_i - z_j|^2 = 2 - 2 z_i z_j.
-fn spread(z: &Tensor, t: f64) -> Tensor {
-    let n = z.size()[0] as f64;
-    let cosine = z.matmul(&z.tr());
-    let pairs = ((cosine - 1.0) * (2.0 * t)).exp().triu(1);
-    (pairs.sum(None) / (n * (n - 1.0) / 2.0)).log()
+    /// C, [K, D], unit rows.
+    prototypes: Tensor,
+    /// Embeddings of each large crop, if there are queues.
+    queues: Vec<Queue>,
+    image_size: usize,
 }
 
 impl Method for SwAv {
-    fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let views = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0);
-        let embeddings = self.projector.forward(&self.encoder.forward(&views, true), true).chunk(2, 0);
-        spread_and_align(&embeddings[0], &embeddings[1], &self.config)
+    fn loss(&mut self, batch: &Batch, at: Progress) -> Loss {
+        let z = normalise(&self.projector.forward(&self.encode(&batch.views), true)); // [V N, D]
+        let frozen = (at.step as f64) < self.config.freeze_epochs * at.steps_per_epoch() as f64;
+        let c = if frozen { self.prototypes.detach() } else { self.prototypes.shallow_clone() };
+        let views = batch.views.len() as i64;
+        let (z, scores) = (z.chunk(views, 0), z.matmul(&c.tr()).chunk(views, 0)); // per crop [N, D], [N, K]
+        let q: Vec<Tensor> = no_grad(|| (0..2).map(|t| self.codes(t, &z[t], &scores[t], at)).collect());
+        let loss = swapped_prediction(&scores, &q, self.config.temperature);
+        let (used, entropy) = no_grad(|| (share_used(&scores[..2]), entropy_of_mean(&q)));
+        Loss::new(loss).with("prototypes_used", used).with("code_entropy", entropy)
     }
 
+    fn after_step(&mut self, _at: Progress) {
+        no_grad(|| assign(&self.prototypes, &normalise(&self.prototypes)));
+    }
+
+    /// Section 3.2 and the authors' scripts: large crops of at least 14 % beside small ones, of at least 8 % alone.
     fn views(&self) -> Vec<Recipe> {
-        let recipe = Recipe {
-            crop: Some(Crop { scale: [0.2, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] }),
+        let view = |size, scale| Recipe {
+            size,
+            crop: Some(Crop { scale, ratio: [0.75, 1.3333333333333333] }),
             flip: 0.5,
-            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 0.8 }),
+            jitter: Some(Jitter { brightness: 0.8, contrast: 0.8, saturation: 0.8, hue: 0.2, p: 0.8 }),
             grey: 0.2,
+            blur: Some(Blur { p: 0.5, sigma: [0.1, 2.0] }),
             ..Recipe::default()
         };
-        vec![recipe.clone(), recipe]
+        let mut views = vec![view(0, [if self.config.small_crops > 0 { 0.14 } else { 0.08 }, 1.0]); 2];
+        views.resize(2 + self.config.small_crops, view(self.config.small_side(self.image_size), [0.05, 0.14]));
+        views
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
@@ -101,34 +158,139 @@ impl Method for SwAv {
     }
 }
 
+impl SwAv {
+    /// Features of all crops, [V N, D'], crop by crop. Neighbours of one size pass together.
+    fn encode(&self, views: &[View]) -> Tensor {
+        let groups = views.chunk_by(|a, b| a.x.size() == b.x.size());
+        let features = groups.map(|group| {
+            let x: Vec<&Tensor> = group.iter().map(|view| &view.x).collect();
+            self.encoder.forward(&Tensor::cat(&x, 0), true)
+        });
+        Tensor::cat(&features.collect::<Vec<_>>(), 0)
+    }
+
+    /// q of large crop `t` from its embeddings [N, D] and scores [N, K], with the queue's before them once it is full.
+    /// When that is depends on the step alone.
+    fn codes(&self, t: usize, z: &Tensor, scores: &Tensor, at: Progress) -> Tensor {
+        let n = scores.size()[0];
+        let since = at.step as f64 - self.config.queue_from * at.steps_per_epoch() as f64;
+        let Some(queue) = self.queues.get(t).filter(|_| since >= 0.0) else {
+            return codes(scores, &self.config);
+        };
+        let full = since * n as f64 >= self.config.queue as f64;
+        // Old embeddings, but the prototypes of now.
+        let old = full.then(|| queue.rows().matmul(&self.prototypes.tr()));
+        queue.push(z);
+        let all = Tensor::cat(&old.iter().chain([scores]).collect::<Vec<_>>(), 0);
+        codes(&all, &self.config).narrow(0, all.size()[0] - n, n)
+    }
+}
+
+impl Config {
+    /// Height and width of small crops of images of `full` pixels.
+    fn small_side(&self, full: usize) -> usize {
+        if self.small_size > 0 { self.small_size } else { (full * 3 + 3) / 7 }
+    }
+}
+
 impl Define for SwAv {
     const NAME: &'static str = "swav";
     const FAMILY: Family = Family::Contrastive;
-    const PAPER: &'static str = "Wang, Isola. Understanding Contrastive Representation Learning through Alignment and \
-                                 Uniformity on the Hypersphere. ICML 2020. https://arxiv.org/abs/2005.10242";
+    const PAPER: &'static str = "Caron, Misra, Mairal, Goyal, Bojanowski and Joulin, Unsupervised Learning of Visual \
+                                 Features by Contrasting Cluster Assignments, 2020, https://arxiv.org/abs/2006.09882";
     const MIN_BATCH: usize = 2;
     type Config = Config;
 
     fn check(config: &Config) -> Result<()> {
+        above_zero("temperature", config.temperature)?;
+        above_zero("epsilon", config.epsilon)?;
+        at_least_one("sinkhorn_iterations", config.sinkhorn_iterations as i64)?;
+        at_least_one("prototypes", config.prototypes)?;
+        not_negative("freeze_epochs", config.freeze_epochs)?;
         at_least_one("hidden", config.hidden)?;
-        at_least_one("dim", config.dim)?;
-        above_zero("t", config.t)?;
-        not_negative("weight", config.weight)
+        at_least_one("output", config.output)?;
+        ensure!(config.small_crops <= 64, "small_crops is {}; expected at most 64", config.small_crops);
+        ensure!(config.queue >= 0, "queue is {}; expected a length, or 0 for none", config.queue);
+        not_negative("queue_from", config.queue_from)
     }
 
     fn new(config: Config, setup: &Setup) -> Result<SwAv> {
-        let Config { hidden, dim, .. } = config;
-        let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, setup.image)?;
-        let style = MlpStyle { norm: true, hidden_bias: false, last_bias: true };
-        let projector = Mlp::new(&(&setup.path / "projector"), &[encoder.dim(), hidden, dim], style);
-        Ok(SwAv { encoder, projector, config })
+        let (path, image_size) = (&setup.path, setup.image.size as usize);
+        ensure!(
+            config.small_crops == 0
+                || config.small_side(image_size) == image_size
+                || !matches!(setup.encoder, EncoderConfig::Vit { .. }),
+            "small_crops is {}, but {} takes images of one size only; set method.small_crops to 0 or choose a ResNet",
+            config.small_crops,
+            setup.encoder
+        );
+        let Config { hidden, output, prototypes, learn_prototypes, queue, .. } = config;
+        let encoder = encoder::build(&(path / "encoder"), setup.encoder, setup.image)?;
+        let style = MlpStyle { norm: true, hidden_bias: true, last_bias: true };
+        let projector = Mlp::new(&(path / "projector"), &[encoder.dim(), hidden, output], style);
+        let role = if learn_prototypes { Role::Weight } else { Role::Buffer };
+        let init = Init::Uniform((output as f64).powf(-0.5));
+        let prototypes = (path / "prototypes").variable("weight", &[prototypes, output], role, init);
+        no_grad(|| assign(&prototypes, &normalise(&prototypes)));
+        let crops = if queue > 0 { 0..2 } else { 0..0 };
+        let queues = crops.map(|t| Queue::new(&(path / "queue"), &t.to_string(), queue, output)).collect();
+        Ok(SwAv { config, encoder, projector, prototypes, queues, image_size })
     }
 
     const INPUTS: &'static [&'static str] = &["a", "b"];
 
-    /// What `selfsup loss` prints. Leave both out if the loss is not one of embeddings.
+    /// `a`, `b`: the scores z C' of two crops, [N, K] each, as they are.
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let (a, b) = given.pair()?;
-        Ok(spread_and_align(a, b, config).total)
+        let scores = [a.shallow_clone(), b.shallow_clone()];
+        let q: Vec<Tensor> = no_grad(|| scores.iter().map(|s| codes(s, config)).collect());
+        Ok(swapped_prediction(&scores, &q, config.temperature))
     }
 }
+
+/// L: each of the codes predicted from every crop but its own. `scores`: z_s C' of all crops, [N, K] each; `codes`: q
+/// of the first of them.
+pub fn swapped_prediction(scores: &[Tensor], codes: &[Tensor], temperature: f64) -> Tensor {
+    let log_p: Vec<Tensor> = scores.iter().map(|s| (s / temperature).log_softmax(-1, None)).collect();
+    let pairs = codes.iter().enumerate().flat_map(|(t, q)| {
+        let others = log_p.iter().enumerate().filter(move |(s, _)| *s != t);
+        others.map(move |(_, log_p)| -(q * log_p).sum_dim_intlist([-1].as_slice(), false, None).mean(None))
+    });
+    Tensor::stack(&pairs.collect::<Vec<_>>(), 0).mean(None)
+}
+
+/// Codes of scores [N, K] in the manner that the configuration says.
+fn codes(scores: &Tensor, config: &Config) -> Tensor {
+    let sinkhorn = || sinkhorn(scores, config.epsilon, config.sinkhorn_iterations);
+    match config.codes {
+        Codes::Sinkhorn => sinkhorn(),
+        Codes::Softmax => (scores / config.epsilon).softmax(-1, None),
+        Codes::Hard => sinkhorn().argmax(-1, false).one_hot(scores.size()[1]).to_kind(scores.kind()),
+    }
+}
+
+/// Codes Q [B, K] from scores [B, K] (section 3.1): rows sum to 1, columns to about B / K. f32, or f64 if that came in.
+pub fn sinkhorn(scores: &Tensor, epsilon: f64, iterations: usize) -> Tensor {
+    let mut log_q = scores / epsilon;
+    for _ in 0..iterations {
+        // Prototypes first, images last: so every code sums to 1 however few the iterations.
+        log_q = log_q.log_softmax(0, None).log_softmax(1, None);
+    }
+    log_q.exp()
+}
+
+/// The share of prototypes that are the nearest of some row of `scores`, [N, K] each. The scores' own choice: codes
+/// are spread whatever the network does.
+fn share_used(scores: &[Tensor]) -> Tensor {
+    let nearest = Tensor::cat(scores, 0).argmax(-1, false);
+    Tensor::zeros([scores[0].size()[1]], (Kind::Float, nearest.device())).index_fill_(0, &nearest, 1.0).mean(None)
+}
+
+/// The entropy of the mean of all codes in nats; log K if they are spread evenly.
+fn entropy_of_mean(codes: &[Tensor]) -> Tensor {
+    let mean = Tensor::cat(codes, 0).mean_dim([0].as_slice(), false, None); // [K]
+    -mean.xlogy(&mean).sum(None)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,95 +1,112 @@
-//! Triplet: two views of an image agree and the images spread out.
-//!
-//! Written by `cargo xtask new-method`: a small method that trains (Wang and Isola 2020,
-//! <https://arxiv.org/abs/2005.10242>), to be turned into yours from top to bottom. State here what the paper does:
+//! Triplet loss: Schroff, Kalenichenko and Philbin, "FaceNet: A Unified Embedding for Face Recognition and Clustering",
+//! 2015, <https://arxiv.org/abs/1503.03832>, with two views of an image as anchor and positive.
 //!
 //! ```text
-//! for x in loader:                                      # B images
-//!     a, b = augment(x), augment(x)                     # two views
-//!     za = normalise(projector(encoder(a)))             # [B, E], rows of length 1
-//!     zb = normalise(projector(encoder(b)))
-//!     alignment  = mean_i |za_i - zb_i|^2
-//!     uniformity = mean over za, zb of log mean_{i<j} exp(-t |z_i - z_j|^2)
-//!     minimise alignment + weight * uniformity
+//! for a batch of N images x_k:
+//!     z = f(t(x_k)), f(t'(x_k)), rows of length 1                2N anchors a, each with one positive p, its other view
+//!     d(i, j) = |z_i - z_j|^2                                    = 2 - 2 z_i . z_j
+//!     l(a, n) = max(0, d(a, p) - d(a, n) + alpha)                (equation 3), n: a view of another image
+//!     negatives of an anchor:                                    (section 3.2)
+//!         batch-all     all 2N - 2
+//!         semi-hard     the nearest n with d(a, p) < d(a, n) < d(a, p) + alpha
+//!         batch-hard    the nearest n
+//!         random        one of the 2N - 2
+//!     L = mean of l over the chosen triplets, all of them or those above 0
 //! ```
 //!
-//! Departures from the paper: the augmentation table and the projector are SimCLR's. List each of yours with its reason.
+//! Where this departs from the paper:
+//! 1. Identity is "the same image", not "the same person": no label is used. The positives are two views; any other
+//!    image is a negative.
+//! 2. The paper sums over triplets; this is a mean, over those above 0 (`average = "positive"`), or over all that could
+//!    be chosen (`average = "all"`).
+//! 3. An anchor without a semi-hard negative gives no triplet: it counts as one of 0. The paper does not say.
+//! 4. Of several semi-hard negatives the nearest is taken, as SimCLR (section 5.1) describes it; FaceNet does not say.
+//! 5. The network is an encoder with SimCLR's projector, not FaceNet's.
 
-use anyhow::Result;
-use selfsup_core::Tensor;
-use selfsup_core::augment::{Crop, Jitter, Recipe};
-use selfsup_core::check::{above_zero, at_least_one, not_negative};
+use anyhow::{Result, ensure};
+use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
+use selfsup_core::check::{above_zero, at_least_one};
 use selfsup_core::encoder::{self, Encoder};
 use selfsup_core::head::{Mlp, MlpStyle};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
+use selfsup_core::rng::Purpose;
 use selfsup_core::tensor::normalise;
+use selfsup_core::{Kind, Tensor};
 use serde::{Deserialize, Serialize};
 
-#[cfg(test)]
-mod tests;
-
-/// The numbers of the paper; its values are the defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Width of the projector's hidden layer.
+    /// alpha, in squared distance (section 3.1); a cosine differs by half of it.
+    pub margin: f64,
+    /// Which negatives an anchor has (section 3.2).
+    pub mining: Mining,
+    /// What the loss is a mean over.
+    pub average: Average,
+    /// The projector's hidden width (SimCLR, section 4.2); 0 makes the projector linear.
     pub hidden: i64,
-    /// Width of the embedding, E.
-    pub dim: i64,
-    /// t, how fast the repulsion of two embeddings falls with their distance.
-    pub t: f64,
-    /// The weight of the uniformity.
-    pub weight: f64,
+    /// The width of z (section 3).
+    pub output: i64,
+}
+
+/// Which negatives an anchor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mining {
+    /// All.
+    BatchAll,
+    /// The nearest of those that are farther than the positive by less than the margin; without one: none.
+    SemiHard,
+    /// The nearest.
+    BatchHard,
+    /// One, each as likely.
+    Random,
+}
+
+/// What the loss is a mean over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Average {
+    /// The triplets above 0; if there is none, the loss is 0.
+    Positive,
+    /// 2N (2N - 2) triplets for batch-all, otherwise one of each of the 2N anchors.
+    All,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { hidden: 512, dim: 128, t: 2.0, weight: 1.0 }
+        Config { margin: 0.2, mining: Mining::SemiHard, average: Average::Positive, hidden: 2048, output: 128 }
     }
 }
 
-/// The networks and the numbers. What a method must remember between steps is a tensor made from `Setup::path`.
 pub struct Triplet {
+    config: Config,
     encoder: Box<dyn Encoder>,
     projector: Mlp,
-    config: Config,
-}
-
-/// The paper's equation, on embeddings before normalisation [B, E]: write yours here.
-fn spread_and_align(a: &Tensor, b: &Tensor, config: &Config) -> Loss {
-    let (a, b) = (normalise(a), normalise(b));
-    let alignment = (&a - &b).square().sum_dim_intlist([-1].as_slice(), false, None).mean(None);
-    // Without this term the encoder could map all images to one point: alignment alone has that as its minimum.
-    let uniformity = (spread(&a, config.t) + spread(&b, config.t)) / 2.0;
-    Loss::new(&alignment + config.weight * &uniformity).with("alignment", alignment).with("uniformity", uniformity)
-}
-
-/// log mean over i < j of exp(-t |z_i - z_j|^2), rows of `z` [B, E] of length 1, so |z_i - z_j|^2 = 2 - 2 z_i z_j.
-fn spread(z: &Tensor, t: f64) -> Tensor {
-    let n = z.size()[0] as f64;
-    let cosine = z.matmul(&z.tr());
-    let pairs = ((cosine - 1.0) * (2.0 * t)).exp().triu(1);
-    (pairs.sum(None) / (n * (n - 1.0) / 2.0)).log()
 }
 
 impl Method for Triplet {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let views = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0);
-        let embeddings = self.projector.forward(&self.encoder.forward(&views, true), true).chunk(2, 0);
-        spread_and_align(&embeddings[0], &embeddings[1], &self.config)
+        let x = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0); // [2N, C, S, S]
+        let z = self.projector.forward(&self.encoder.forward(&x, true), true); // [2N, D]
+        let draw = (self.config.mining == Mining::Random).then(|| batch.uniform(Purpose::Mask, 2)); // [N, 2]
+        let (l, active) = triplets(&z, draw.as_ref(), &self.config);
+        Loss::new(l).with("active", active)
     }
 
+    /// SimCLR's appendix A with strength 1.
     fn views(&self) -> Vec<Recipe> {
-        let recipe = Recipe {
-            crop: Some(Crop { scale: [0.2, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] }),
+        let view = Recipe {
+            crop: Some(Crop { scale: [0.08, 1.0], ratio: [0.75, 1.3333333333333333] }),
             flip: 0.5,
-            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 0.8 }),
+            jitter: Some(Jitter { brightness: 0.8, contrast: 0.8, saturation: 0.8, hue: 0.2, p: 0.8 }),
             grey: 0.2,
+            blur: Some(Blur { p: 0.5, sigma: [0.1, 2.0] }),
             ..Recipe::default()
         };
-        vec![recipe.clone(), recipe]
+        vec![view.clone(), view]
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
@@ -104,31 +121,85 @@ impl Method for Triplet {
 impl Define for Triplet {
     const NAME: &'static str = "triplet";
     const FAMILY: Family = Family::Contrastive;
-    const PAPER: &'static str = "Wang, Isola. Understanding Contrastive Representation Learning through Alignment and \
-                                 Uniformity on the Hypersphere. ICML 2020. https://arxiv.org/abs/2005.10242";
+    const PAPER: &'static str = "Schroff, Kalenichenko and Philbin, FaceNet: A Unified Embedding for Face Recognition \
+                                 and Clustering, 2015, https://arxiv.org/abs/1503.03832";
     const MIN_BATCH: usize = 2;
     type Config = Config;
 
     fn check(config: &Config) -> Result<()> {
-        at_least_one("hidden", config.hidden)?;
-        at_least_one("dim", config.dim)?;
-        above_zero("t", config.t)?;
-        not_negative("weight", config.weight)
+        above_zero("margin", config.margin)?;
+        ensure!(config.hidden >= 0, "hidden is {}; expected a width, or 0 for a linear projector", config.hidden);
+        at_least_one("output", config.output)
     }
 
     fn new(config: Config, setup: &Setup) -> Result<Triplet> {
-        let Config { hidden, dim, .. } = config;
         let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, setup.image)?;
-        let style = MlpStyle { norm: true, hidden_bias: false, last_bias: true };
-        let projector = Mlp::new(&(&setup.path / "projector"), &[encoder.dim(), hidden, dim], style);
-        Ok(Triplet { encoder, projector, config })
+        let mut widths = vec![encoder.dim(), config.hidden, config.output];
+        widths.retain(|&width| width > 0);
+        let style = MlpStyle { norm: true, hidden_bias: false, last_bias: false };
+        let projector = Mlp::new(&(&setup.path / "projector"), &widths, style);
+        Ok(Triplet { config, encoder, projector })
     }
 
     const INPUTS: &'static [&'static str] = &["a", "b"];
 
-    /// What `selfsup loss` prints. Leave both out if the loss is not one of embeddings.
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let (a, b) = given.pair()?;
-        Ok(spread_and_align(a, b, config).total)
+        ensure!(a.size()[0] >= 2, "`a` and `b` have one row; expected at least 2, since negatives are other rows");
+        ensure!(
+            config.mining != Mining::Random,
+            "mining is random; expected batch-all, semi-hard or batch-hard: a loss of embeddings alone draws nothing"
+        );
+        Ok(triplets(&Tensor::cat(&[a, b], 0), None, config).0)
     }
 }
+
+/// The loss of the embeddings of both views, [2N, D], row i + N the same image as row i, N at least 2, and the share of
+/// the triplets that are above 0. `draw` are numbers uniform on [0, 1), [N, 2], a column for each view's anchors; random
+/// mining alone needs them.
+///
+/// # Panics
+/// If mining is random and there is no `draw`.
+pub fn triplets(z: &Tensor, draw: Option<&Tensor>, config: &Config) -> (Tensor, Tensor) {
+    let z = normalise(z);
+    let d: Tensor = 2.0 - 2.0 * z.matmul(&z.tr()); // [2N, 2N]
+    let rows = d.size()[0];
+    let i = Tensor::arange(rows, (Kind::Int64, d.device()));
+    let positive = d.gather(1, &i.roll([rows / 2], [0]).unsqueeze(1), false); // d(a, p), [2N, 1]
+    let image = i.remainder(rows / 2);
+    let other = image.unsqueeze(1).ne_tensor(&image.unsqueeze(0)); // n is of another image, [2N, 2N]
+    let nearest = |among: &Tensor| d.detach().masked_fill(&among.logical_not(), f64::INFINITY).argmin(1, true);
+    let chosen = match config.mining {
+        Mining::BatchAll => other,
+        Mining::SemiHard => {
+            let gap = (&d - &positive).detach();
+            let band = other.logical_and(&gap.gt(0.0)).logical_and(&gap.lt(config.margin));
+            band.logical_and(&only(&nearest(&band), rows))
+        }
+        Mining::BatchHard => only(&nearest(&other), rows),
+        Mining::Random => {
+            let draw = draw.expect("random mining draws its negatives").tr().reshape([-1, 1]); // [2N, 1]
+            let n = (draw * (rows - 2)).floor().to_kind(Kind::Int64).clamp_max(rows - 3);
+            // The n-th of those that are left when both views of the anchor's own image are skipped.
+            let image = image.unsqueeze(1);
+            let n = &n + n.ge_tensor(&image).to_kind(Kind::Int64);
+            only(&(&n + n.ge_tensor(&(image + rows / 2)).to_kind(Kind::Int64)), rows)
+        }
+    };
+    let l = (positive - d + config.margin).relu() * chosen.to_kind(z.kind()); // [2N, 2N]
+    let possible = if config.mining == Mining::BatchAll { rows * (rows - 2) } else { rows } as f64;
+    let active = l.detach().gt(0.0).sum(z.kind());
+    let mean = match config.average {
+        Average::Positive => l.sum(None) / active.clamp_min(1.0),
+        Average::All => l.sum(None) / possible,
+    };
+    (mean, active / possible)
+}
+
+/// Of each row the one place that `index` [N, 1] names: [N, columns] bool.
+fn only(index: &Tensor, columns: i64) -> Tensor {
+    index.eq_tensor(&Tensor::arange(columns, (Kind::Int64, index.device())).unsqueeze(0))
+}
+
+#[cfg(test)]
+mod tests;

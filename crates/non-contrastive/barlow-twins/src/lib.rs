@@ -15,9 +15,12 @@
 //!    normalisation is a BatchNorm. The printed algorithm's is unbiased: its C is smaller by (N - 1) / N.
 //! 2. `scale` multiplies the loss, because a sum over D^2 entries suits LARS, but not SGD or Adam at their usual rates.
 //!    The default of 1 is the paper's.
-//! 3. The last norm of each residual block starts at 1, as in every method here, not at 0 as in the authors' code.
+//! 3. Where the last norm of a residual block starts, at 0 in the authors' code, is the encoder's choice:
+//!    `encoder = "resnet50-zero"`.
+//! 4. For `normalise = "feature"` the paper prints no equation; here each row gets mean 0 and variance 1, so that the
+//!    identity is still within reach of C.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise};
 use selfsup_core::check::{above_zero, at_least_one, not_negative};
 use selfsup_core::encoder::{self, Encoder};
@@ -41,11 +44,41 @@ pub struct Config {
     pub output: i64,
     /// Linear layers of the projector (section 2.2).
     pub layers: usize,
+    /// BatchNorm in the projector's hidden layers (section 2.2); without it they have biases (table 5).
+    pub norm: bool,
+    /// Along what embeddings are normalised before C is taken.
+    pub normalise: Normalise,
+    /// Whether the diagonal counts (table 5).
+    pub invariance: bool,
+    /// Whether the rest of C counts (table 5).
+    pub redundancy: bool,
+}
+
+/// How embeddings become comparable (table 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Normalise {
+    /// Each dimension over the batch, as in the paper.
+    Batch,
+    /// Each row over its dimensions.
+    Feature,
+    /// Not at all; C is the covariance of the views.
+    Off,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { lambda: 0.0051, scale: 1.0, hidden: 8192, output: 8192, layers: 3 }
+        Config {
+            lambda: 0.0051,
+            scale: 1.0,
+            hidden: 8192,
+            output: 8192,
+            layers: 3,
+            norm: true,
+            normalise: Normalise::Batch,
+            invariance: true,
+            redundancy: true,
+        }
     }
 }
 
@@ -58,8 +91,8 @@ pub struct BarlowTwins {
 impl Method for BarlowTwins {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
         let (z_a, z_b) = (self.project(&batch.views[0].x, true), self.project(&batch.views[1].x, true)); // [N, D]
-        let (on, off) = redundancy(&cross_correlation(&z_a, &z_b));
-        let total = (&on + self.config.lambda * &off) * self.config.scale;
+        let (on, off) = parts(&cross_correlation(&z_a, &z_b, self.config.normalise));
+        let total = weigh(&on, &off, &self.config) * self.config.scale;
         Loss::new(total).with("on_diagonal", on).with("off_diagonal", off)
     }
 
@@ -99,16 +132,19 @@ impl Define for BarlowTwins {
         above_zero("scale", config.scale)?;
         at_least_one("hidden", config.hidden)?;
         at_least_one("output", config.output)?;
-        at_least_one("layers", config.layers as i64)
+        at_least_one("layers", config.layers as i64)?;
+        let Config { invariance, redundancy, .. } = config;
+        ensure!(invariance | redundancy, "invariance and redundancy are both false; expected one of them at least");
+        Ok(())
     }
 
     fn new(config: Config, setup: &Setup) -> Result<BarlowTwins> {
-        let Config { hidden, output, layers, .. } = config;
+        let Config { hidden, output, layers, norm, .. } = config;
         let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, setup.image)?;
         let mut widths = vec![hidden; layers + 1];
         widths[0] = encoder.dim();
         widths[layers] = output;
-        let style = MlpStyle { norm: true, hidden_bias: false, last_bias: false };
+        let style = MlpStyle { norm, hidden_bias: !norm, last_bias: false };
         let projector = Mlp::new(&(&setup.path / "projector"), &widths, style);
         Ok(BarlowTwins { config, encoder, projector })
     }
@@ -118,7 +154,7 @@ impl Define for BarlowTwins {
     /// Without `scale`, as in the authors' code.
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let (a, b) = given.pair()?;
-        Ok(barlow_twins(a, b, config.lambda))
+        Ok(barlow_twins(a, b, config))
     }
 }
 
@@ -130,25 +166,39 @@ impl BarlowTwins {
 }
 
 /// The loss of two views' embeddings, [N, D] each (equation 1).
-pub fn barlow_twins(a: &Tensor, b: &Tensor, lambda: f64) -> Tensor {
-    let (on, off) = redundancy(&cross_correlation(a, b));
-    on + lambda * off
+pub fn barlow_twins(a: &Tensor, b: &Tensor, config: &Config) -> Tensor {
+    let (on, off) = parts(&cross_correlation(a, b, config.normalise));
+    weigh(&on, &off, config)
+}
+
+/// The parts that count, together.
+fn weigh(on: &Tensor, off: &Tensor, config: &Config) -> Tensor {
+    match (config.invariance, config.redundancy) {
+        (true, true) => on + config.lambda * off,
+        (true, false) => on.shallow_clone(),
+        _ => config.lambda * off,
+    }
 }
 
 /// C, the correlation of every dimension of one view with every dimension of the other: [N, D] twice -> [D, D].
-fn cross_correlation(a: &Tensor, b: &Tensor) -> Tensor {
+pub fn cross_correlation(a: &Tensor, b: &Tensor, how: Normalise) -> Tensor {
     let n = a.size()[0] as f64;
-    standardise(a).tr().matmul(&(standardise(b) / n))
+    normalise(a, how).tr().matmul(&(normalise(b, how) / n))
 }
 
-/// Each column less its mean over the batch, divided by its standard deviation. f32, or f64 if that came in.
-fn standardise(z: &Tensor) -> Tensor {
+/// Each column, or each row, less its mean and divided by its standard deviation. f32, or f64 if that came in.
+fn normalise(z: &Tensor, how: Normalise) -> Tensor {
     let z = if z.kind() == Kind::Double { z.shallow_clone() } else { z.to_kind(Kind::Float) };
-    z.batch_norm(None::<&Tensor>, None::<&Tensor>, None::<&Tensor>, None::<&Tensor>, true, 0.0, 1e-5, false)
+    let no = None::<&Tensor>;
+    match how {
+        Normalise::Batch => z.batch_norm(no, no, no, no, true, 0.0, 1e-5, false),
+        Normalise::Feature => z.layer_norm([z.size()[1]], no, no, 1e-5, false),
+        Normalise::Off => &z - z.mean_dim([0].as_slice(), true, z.kind()),
+    }
 }
 
 /// sum_i (1 - C_ii)^2 and sum_i sum_{j != i} C_ij^2.
-fn redundancy(c: &Tensor) -> (Tensor, Tensor) {
+fn parts(c: &Tensor) -> (Tensor, Tensor) {
     let d = c.size()[0];
     let missing: Tensor = 1.0 - c.diagonal(0, 0, 1);
     // Read in rows of D + 1 without its last entry, C has its diagonal in the first column: a view, no mask.

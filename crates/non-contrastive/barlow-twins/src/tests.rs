@@ -44,13 +44,19 @@ fn against_golden(loss: &Tensor, inputs: [&Tensor; 2], expected: f64, gradients:
     }
 }
 
-fn setup(store: &Store, encoder: &str) -> Result<BarlowTwins> {
+/// The loss at the paper's settings.
+fn plain(a: &Tensor, b: &Tensor) -> f64 {
+    number(&barlow_twins(a, b, &Config::default()))
+}
+
+fn small() -> Config {
+    Config { hidden: 32, output: 8, ..Config::default() }
+}
+
+fn setup(store: &Store, config: Config) -> BarlowTwins {
     let image = ImageShape { channels: 3, size: 16 };
-    let encoder = encoder.parse()?;
-    BarlowTwins::new(
-        Config { hidden: 32, output: 8, ..Config::default() },
-        &Setup { path: store.root(), encoder, image, samples: 8 },
-    )
+    let encoder = "convnet-tiny".parse().expect("a name");
+    BarlowTwins::new(config, &Setup { path: store.root(), encoder, image, samples: 8 }).expect("a method")
 }
 
 fn batch(n: usize) -> Batch {
@@ -73,18 +79,63 @@ fn loss_and_gradients_are_those_of_pytorch() {
     ];
     for (n, d, loss, gradients) in golden {
         let (a, b) = (matrix(0.2, n, d), matrix(0.9, n, d));
-        against_golden(&barlow_twins(&a, &b, 0.0051), [&a, &b], loss, gradients);
+        against_golden(&barlow_twins(&a, &b, &Config::default()), [&a, &b], loss, gradients);
     }
+}
+
+#[test]
+fn the_switches_have_pytorchs_loss_and_gradients_too() {
+    let with = |normalise, invariance, redundancy| Config { normalise, invariance, redundancy, ..Config::default() };
+    let (feature, off) = (with(Normalise::Feature, true, true), with(Normalise::Off, true, true));
+    #[rustfmt::skip]
+    let golden = [
+    (&feature, 3, 2, 0.0102174504744, [[5.983697085356e-07, -5.983697085356e-07, 8.482567555919e-05, 2.690985429675e-04], [1.799444810751e-02, -1.799444810750e-02, 3.123722377981e-05, 2.544803096722e-02]]),
+    (&feature, 8, 5, 0.262069022952, [[-1.496630110871e-01, 6.069233098894e-02, 3.110737323374e-02, 3.743301312561e-01], [-3.328711935663e-02, 8.759389141361e-02, 1.990516062065e-02, 4.418692801634e-01]]),
+    (&feature, 32, 16, 1.20297650915, [[-3.157564288718e-02, 7.443697184648e-03, -1.901307942086e-03, 3.961629730913e-01], [4.905021888466e-03, -3.366378546701e-03, 2.626222669190e-02, 4.261597966744e-01]]),
+    (&off, 3, 2, 1.21765645142, [[-2.749676115176e-01, -1.044166315739e-01, 2.695948861751e-01, 5.008845965799e-01], [-6.228371167380e-02, -2.596668106723e-01, 4.848762468527e-01, 8.909830035008e-01]]),
+    (&off, 8, 5, 1.8975176554, [[-1.037906740974e-01, -7.568308875811e-02, 5.316537521554e-02, 5.760531074414e-01], [-1.571833333659e-02, -1.423306653110e-01, 8.895989487466e-02, 7.051937941335e-01]]),
+    (&off, 32, 16, 6.65883306076, [[-3.236700329677e-02, -2.817843163552e-02, 1.598079465278e-02, 6.148133376285e-01], [-6.835238739359e-03, -4.113544098402e-02, 4.378969937332e-02, 6.310188672070e-01]]),
+    (&with(Normalise::Batch, true, false), 8, 5, 0.245137439724, [[-4.724102856719e-02, 3.605946985400e-03, -4.796272354568e-04, 3.697181428070e-01], [3.909482141096e-02, -9.608736458597e-02, 1.530059293026e-03, 4.587732351089e-01]]),
+    (&with(Normalise::Batch, false, true), 8, 5, 0.0161529795755, [[-1.252414342520e-03, -2.457848707519e-03, 7.597454243778e-04, 7.137666359784e-03], [-1.413183345200e-03, -1.043387108010e-04, 1.122008095020e-03, 7.054212693476e-03]]),
+    ];
+    for (config, n, d, loss, gradients) in golden {
+        let (a, b) = (matrix(0.2, n, d), matrix(0.9, n, d));
+        against_golden(&barlow_twins(&a, &b, config), [&a, &b], loss, gradients);
+    }
+}
+
+#[test]
+fn the_two_parts_add_up_and_the_command_knows_lambda() {
+    let (a, b) = (matrix(0.2, 8, 5), matrix(0.9, 8, 5));
+    let loss = |config: &Config| {
+        let given = Given::new([("a", &a), ("b", &b)].map(|(name, x)| (name.to_string(), x.shallow_clone())));
+        number(&BarlowTwins::objective(config, &given).expect("a loss"))
+    };
+    let base = Config { lambda: 0.02, scale: 0.1, ..Config::default() }; // `scale` is the trainer's alone
+    let (on, off) = (Config { redundancy: false, ..base.clone() }, Config { invariance: false, ..base.clone() });
+    close(loss(&on) + loss(&off), loss(&base));
+    close(loss(&Config { lambda: 0.04, ..off.clone() }), 2.0 * loss(&off));
+}
+
+#[test]
+fn with_features_normalised_the_scale_of_a_row_does_not_matter_and_that_of_a_column_does() {
+    let (a, b) = (matrix(0.2, 8, 5).detach(), matrix(0.9, 8, 5).detach());
+    let config = Config { normalise: Normalise::Feature, ..Config::default() };
+    let loss = |a: &Tensor| number(&barlow_twins(a, &b, &config));
+    let (rows, columns) = (matrix(0.3, 8, 1).detach() + 2.0, matrix(0.3, 1, 5).detach() + 2.0);
+    // A scale changes eps relative to the variance of about 0.5.
+    assert!((loss(&(&a * rows)) / loss(&a) - 1.0).abs() < 1e-3);
+    assert!((loss(&(&a * columns)) / loss(&a) - 1.0).abs() > 1e-2);
 }
 
 #[test]
 fn the_fixed_input_gives_the_reference_values() {
     let (a, b) = fixed();
-    close6(number(&barlow_twins(&a, &b, 0.0051)), 4.500187);
-    let (on, off) = redundancy(&cross_correlation(&a, &b));
+    close6(plain(&a, &b), 4.500187);
+    let (on, off) = parts(&cross_correlation(&a, &b, Normalise::Batch));
     close6(number(&on), 4.495006);
     close6(number(&off), 1.015983);
-    let single = number(&barlow_twins(&a.to_kind(Kind::Float), &b.to_kind(Kind::Float), 0.0051));
+    let single = plain(&a.to_kind(Kind::Float), &b.to_kind(Kind::Float));
     assert!((single / 4.500187 - 1.0).abs() < 1e-5, "{single}");
 }
 
@@ -92,9 +143,9 @@ fn the_fixed_input_gives_the_reference_values() {
 fn equal_views_with_uncorrelated_columns_have_no_loss_but_eps() {
     let z = Tensor::from_slice(&[1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, 1.0, -1.0, -1.0, -1.0, 1.0]).view([4, 3]);
     // C_ii = 1 / (1 + eps), so the loss is D eps^2 to first order.
-    assert!((number(&barlow_twins(&z, &z, 0.0051)) - 3e-10).abs() < 1e-13);
+    assert!((plain(&z, &z) - 3e-10).abs() < 1e-13);
     let flipped = &z * Tensor::from_slice(&[1.0, -1.0, 1.0]);
-    assert!((number(&barlow_twins(&z, &flipped, 0.0051)) - 4.0).abs() < 1e-4, "C_ii = -1 costs 4");
+    assert!((plain(&z, &flipped) - 4.0).abs() < 1e-4, "C_ii = -1 costs 4");
 }
 
 #[test]
@@ -104,14 +155,14 @@ fn duplicated_columns_cost_lambda_for_each_ordered_pair() {
         let z = column.expand([8, d], false).contiguous();
         let expected = 0.0051 * (d * (d - 1)) as f64;
         // Each C_ij is 1 / (1 + eps / variance), with a variance of about 0.5.
-        assert!((number(&barlow_twins(&z, &z, 0.0051)) / expected - 1.0).abs() < 1e-4);
+        assert!((plain(&z, &z) / expected - 1.0).abs() < 1e-4);
     }
 }
 
 #[test]
 fn swapping_permuting_and_affine_maps_change_nothing() {
     let (a, b) = (matrix(0.2, 8, 4).detach(), matrix(0.9, 8, 4).detach());
-    let loss = |a: &Tensor, b: &Tensor| number(&barlow_twins(a, b, 0.0051));
+    let loss = plain;
     let expected = loss(&a, &b);
     close(loss(&b, &a), expected);
     let order = Tensor::from_slice(&[3i64, 0, 5, 1, 7, 4, 2, 6]);
@@ -123,14 +174,14 @@ fn swapping_permuting_and_affine_maps_change_nothing() {
 
 #[test]
 fn one_dimension_has_no_redundancy() {
-    let (on, off) = redundancy(&cross_correlation(&matrix(0.2, 8, 1), &matrix(0.9, 8, 1)));
+    let (on, off) = parts(&cross_correlation(&matrix(0.2, 8, 1), &matrix(0.9, 8, 1), Normalise::Batch));
     assert!(number(&on) > 0.0 && number(&off) == 0.0);
 }
 
 #[test]
 fn a_constant_column_stays_finite() {
     let a = Tensor::ones([8, 4], (Kind::Double, Device::Cpu)).set_requires_grad(true);
-    let loss = barlow_twins(&a, &matrix(0.9, 8, 4), 0.0051);
+    let loss = barlow_twins(&a, &matrix(0.9, 8, 4), &Config::default());
     close(number(&loss), 4.0); // C = 0
     assert!(number(&Tensor::run_backward(&[&loss], &[&a], false, false)[0].norm()).is_finite());
 }
@@ -139,11 +190,7 @@ fn a_constant_column_stays_finite() {
 fn the_loss_is_scaled_its_parts_are_not_and_everything_is_trained() {
     let run = |scale| {
         let store = Store::new(0, Device::Cpu);
-        let image = ImageShape { channels: 3, size: 16 };
-        let encoder = "convnet-tiny".parse().expect("a name");
-        let config = Config { scale, hidden: 32, output: 8, ..Config::default() };
-        let mut method =
-            BarlowTwins::new(config, &Setup { path: store.root(), encoder, image, samples: 8 }).expect("a method");
+        let mut method = setup(&store, Config { scale, ..small() });
         let loss = method.loss(&batch(4), AT);
         loss.total.backward();
         assert!(store.trainable().iter().all(|v| number(&v.tensor.grad().norm()) > 0.0));
@@ -158,29 +205,43 @@ fn the_loss_is_scaled_its_parts_are_not_and_everything_is_trained() {
 }
 
 #[test]
-fn the_projector_is_as_deep_as_asked_and_unusable_numbers_are_refused() {
-    let make = |config| {
+fn every_switch_trains_everything() {
+    for config in [
+        Config { norm: false, ..small() },
+        Config { normalise: Normalise::Feature, ..small() },
+        Config { normalise: Normalise::Off, ..small() },
+        Config { redundancy: false, ..small() },
+        Config { invariance: false, ..small() },
+    ] {
         let store = Store::new(0, Device::Cpu);
-        let image = ImageShape { channels: 3, size: 16 };
-        let encoder = "convnet-tiny".parse().expect("a name");
-        let made = BarlowTwins::new(config, &Setup { path: store.root(), encoder, image, samples: 8 });
-        made.map(|_| store.below("projector").iter().filter(|v| v.tensor.dim() == 2).count())
-    };
-    let small = Config { hidden: 32, output: 8, ..Config::default() };
-    for layers in [1, 2, 3] {
-        assert_eq!(make(Config { layers, ..small.clone() }).expect("a method"), layers);
+        let mut method = setup(&store, config.clone());
+        assert_eq!(store.below("projector").iter().any(|v| v.name.contains("norm")), config.norm);
+        let loss = method.loss(&batch(4), AT);
+        assert_eq!(loss.parts.len(), 2, "both parts are recorded, whichever counts");
+        loss.total.backward();
+        assert!(store.trainable().iter().all(|v| number(&v.tensor.grad().norm()) > 0.0), "{config:?}");
     }
-    for (config, name) in [
-        (Config { lambda: -1.0, ..small.clone() }, "lambda"),
-        (Config { scale: 0.0, ..small.clone() }, "scale"),
-        (Config { output: 0, ..small.clone() }, "output"),
-        (Config { layers: 0, ..small.clone() }, "layers"),
+}
+
+#[test]
+fn the_projector_is_as_deep_as_asked_and_unusable_numbers_are_refused() {
+    for layers in [1, 2, 3] {
+        let store = Store::new(0, Device::Cpu);
+        setup(&store, Config { layers, ..small() });
+        assert_eq!(store.below("projector").iter().filter(|v| v.tensor.dim() == 2).count(), layers);
+    }
+    for (config, start) in [
+        (Config { lambda: -1.0, ..small() }, "lambda is"),
+        (Config { scale: 0.0, ..small() }, "scale is"),
+        (Config { output: 0, ..small() }, "output is"),
+        (Config { layers: 0, ..small() }, "layers is"),
+        (Config { invariance: false, redundancy: false, ..small() }, "invariance and redundancy are both false"),
     ] {
         let refused = BarlowTwins::check(&config).expect_err("a refusal").to_string();
-        assert!(refused.starts_with(&format!("{name} is")), "{refused}");
+        assert!(refused.starts_with(start), "{refused}");
     }
     let store = Store::new(0, Device::Cpu);
-    let method = setup(&store, "convnet-tiny").expect("a method");
+    let method = setup(&store, small());
     let x = &batch(4).views[0].x;
     assert_eq!(
         (method.features(x, false).size(), method.embedding(x).map(|z| z.size())),

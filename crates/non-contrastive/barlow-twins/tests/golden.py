@@ -21,11 +21,15 @@ def show(n, d, loss, *inputs):
     print(f"({n}, {d}, {loss.item():.12}, [{numbers}]),")
 
 
-def loss(a, b, weight):
-    a, b = [(z - z.mean(0)) / (z.var(0, unbiased=False) + 1e-5).sqrt() for z in (a, b)]
+def loss(a, b, weight, over=0, invariance=1.0):
+    """`over`: the dimension that is normalised over, or None: it is only centred over the batch."""
+    if over is None:
+        a, b = [z - z.mean(0) for z in (a, b)]
+    else:
+        a, b = [(z - z.mean(over, True)) / (z.var(over, unbiased=False, keepdim=True) + 1e-5).sqrt() for z in (a, b)]
     c = torch.einsum("ni,nj->ij", a, b) / len(a)
     eye = torch.eye(c.shape[0], dtype=torch.bool)
-    return ((1 - c[eye]) ** 2).sum() + weight * (c[~eye] ** 2).sum()
+    return invariance * ((1 - c[eye]) ** 2).sum() + weight * (c[~eye] ** 2).sum()
 
 
 for n, d in [(3, 2), (8, 5), (32, 16)]:
@@ -33,6 +37,20 @@ for n, d in [(3, 2), (8, 5), (32, 16)]:
     ours, theirs = loss(a, b, 0.0051), BarlowTwinsLoss(lambda_param=0.0051)(a, b)
     assert torch.allclose(ours, theirs, rtol=1e-12), (ours, theirs)
     show(n, d, ours, a, b)
+
+for name, n, d, switches in [
+    ("feature", 3, 2, dict(weight=0.0051, over=1)),
+    ("feature", 8, 5, dict(weight=0.0051, over=1)),
+    ("feature", 32, 16, dict(weight=0.0051, over=1)),
+    ("off", 3, 2, dict(weight=0.0051, over=None)),
+    ("off", 8, 5, dict(weight=0.0051, over=None)),
+    ("off", 32, 16, dict(weight=0.0051, over=None)),
+    ("invariance", 8, 5, dict(weight=0.0)),
+    ("redundancy", 8, 5, dict(weight=0.0051, invariance=0.0)),
+]:
+    print(name)
+    a, b = matrix(0.2, n, d), matrix(0.9, n, d)
+    show(n, d, loss(a, b, **switches), a, b)
 
 m = torch.arange(12, dtype=torch.float64).view(4, 3)
 fixed = torch.sin(m + 1), torch.cos(2 * m + 1)

@@ -16,14 +16,19 @@
 //!    own running statistics, as in the authors' code.
 //! 2. Linear and convolution layers start with PyTorch's values, as in every method here, not with the authors'
 //!    framework's; BatchNorm's running statistics move by 0.1 in all networks.
+//! 3. The target starts equal to the online network. The authors' code draws it by itself, and says that this makes no
+//!    difference.
+//! 4. With `negatives` above 0 no gradient passes through the target's side, also at tau = 0, where the paper's row
+//!    without a target may have let it pass.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise};
-use selfsup_core::check::{at_least_one, share};
+use selfsup_core::check::{above_zero, at_least_one, not_negative, share};
 use selfsup_core::ema::Ema;
 use selfsup_core::encoder::{self, Encoder};
 use selfsup_core::head::{Mlp, MlpStyle};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
+use selfsup_core::objective::Given;
 use selfsup_core::progress::{Progress, cosine};
 use selfsup_core::store::Path;
 use selfsup_core::tensor::normalise;
@@ -35,7 +40,8 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// tau at the start. 0.996 for 1000 epochs (section 3.3), 0.99 for 100 to 300, 0.97 for 40: the fewer, the smaller.
     pub tau: f64,
-    /// tau at the end, reached along half a cosine (section 3.3); equal to `tau` it stays constant (table 5a).
+    /// tau at the end, reached along half a cosine (section 3.3); equal to `tau` it stays constant (table 5a): at 1 the
+    /// target stays as it started, at 0 it is the online network, behind a stopped gradient.
     pub tau_end: f64,
     /// Hidden width of projector and predictor (section 3.3).
     pub hidden: i64,
@@ -43,11 +49,23 @@ pub struct Config {
     pub output: i64,
     /// Whether there is a predictor; without it the networks collapse (table 5b).
     pub predictor: bool,
+    /// beta, the weight of negatives: 0 is BYOL; 1 without predictor is SimCLR's loss with a target (table 5b).
+    pub negatives: f64,
+    /// alpha, by which similarities to negatives are divided, where beta is above 0. SimCLR's value.
+    pub temperature: f64,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { tau: 0.996, tau_end: 1.0, hidden: 4096, output: 256, predictor: true }
+        Config {
+            tau: 0.996,
+            tau_end: 1.0,
+            hidden: 4096,
+            output: 256,
+            predictor: true,
+            negatives: 0.0,
+            temperature: 0.1,
+        }
     }
 }
 
@@ -67,10 +85,10 @@ pub struct Byol {
 
 impl Method for Byol {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let (a, b) = (&batch.views[0].x, &batch.views[1].x);
-        let (p_a, p_b) = (self.predict(&self.online.project(a, true)), self.predict(&self.online.project(b, true)));
-        let (z_a, z_b) = no_grad(|| (self.target.project(a, true), self.target.project(b, true))); // [B, E]
-        Loss::new(distance(&p_a, &z_b) + distance(&p_b, &z_a))
+        let v = [&batch.views[0].x, &batch.views[1].x];
+        let p = v.map(|v| self.predict(&self.online.project(v, true))); // [B, E] each
+        let z = no_grad(|| v.map(|v| self.target.project(v, true))); // [B, E] each
+        Loss::new(both_directions(&p, &z, &self.config))
     }
 
     fn after_step(&mut self, at: Progress) {
@@ -113,7 +131,9 @@ impl Define for Byol {
         share("tau", config.tau)?;
         share("tau_end", config.tau_end)?;
         at_least_one("hidden", config.hidden)?;
-        at_least_one("output", config.output)
+        at_least_one("output", config.output)?;
+        not_negative("negatives", config.negatives)?;
+        above_zero("temperature", config.temperature)
     }
 
     fn new(config: Config, setup: &Setup) -> Result<Byol> {
@@ -126,6 +146,26 @@ impl Define for Byol {
         };
         let averages = [average("encoder")?, average("projector")?];
         Ok(Byol { config, online, target, predictor, averages })
+    }
+
+    const INPUTS: &'static [&'static str] = &["a", "b", "target_a", "target_b"];
+
+    /// `a` and `b` are predictions, the others the target's projections; where these are absent, `a` and `b` stand for
+    /// them too, without a gradient.
+    fn objective(config: &Config, given: &Given) -> Result<Tensor> {
+        let (a, b) = given.pair()?;
+        let targets = ["target_a", "target_b"];
+        let z = if targets.iter().any(|name| given.optional(name).is_some()) {
+            let [z_a, z_b] = targets.map(|name| {
+                let z = given.rows(name)?;
+                ensure!(z.size() == a.size(), "`{name}` is {:?}; expected {:?}, as `a` is", z.size(), a.size());
+                Ok(z.detach())
+            });
+            [z_a?, z_b?]
+        } else {
+            [a.detach(), b.detach()]
+        };
+        Ok(both_directions(&[a.shallow_clone(), b.shallow_clone()], &z, config))
     }
 }
 
@@ -154,10 +194,34 @@ fn head(path: &Path, input: i64, config: &Config) -> Mlp {
     Mlp::new(path, &[input, config.hidden, config.output], MlpStyle { norm: true, hidden_bias: true, last_bias: false })
 }
 
-/// 2 - 2 cos(p, z), the mean over rows of [B, E] each (equation 2). The caller stops the gradient of z.
+/// The loss of two views' predictions and targets, [B, E] each (equation 2 and the sum behind it). The caller stops the
+/// gradient of the targets.
+pub fn both_directions(p: &[Tensor; 2], z: &[Tensor; 2], config: &Config) -> Tensor {
+    let [p_a, p_b] = p;
+    let [z_a, z_b] = z;
+    let loss = distance(p_a, z_b) + distance(p_b, z_a);
+    if config.negatives == 0.0 {
+        return loss;
+    }
+    let alpha = config.temperature;
+    loss + config.negatives * (repulsion(p_a, z_a, z_b, alpha) + repulsion(p_b, z_b, z_a, alpha))
+}
+
+/// 2 - 2 cos(p, z), the mean over rows.
 pub fn distance(p: &Tensor, z: &Tensor) -> Tensor {
     let cosine = (normalise(p) * normalise(z)).sum_dim_intlist([-1].as_slice(), false, None); // [B]
     2.0 - 2.0 * cosine.mean(None)
+}
+
+/// What beta weighs (the comparison with InfoNCE around table 5b): 2 alpha times the mean over rows of the log of
+/// sum_{j != i} exp(cos(p_i, own_j) / alpha) + sum_j exp(cos(p_i, other_j) / alpha), over the targets of p's own view
+/// and of the other.
+fn repulsion(p: &Tensor, own: &Tensor, other: &Tensor, alpha: f64) -> Tensor {
+    let p = normalise(p);
+    let own = p.matmul(&normalise(own).tr()).fill_diagonal_(f64::NEG_INFINITY, false);
+    let other = p.matmul(&normalise(other).tr());
+    let all = Tensor::cat(&[own, other], 1) / alpha; // [B, 2B]
+    2.0 * alpha * all.logsumexp([1].as_slice(), false).mean(None)
 }
 
 #[cfg(test)]

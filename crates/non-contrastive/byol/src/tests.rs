@@ -44,13 +44,14 @@ fn against_golden(loss: &Tensor, inputs: [&Tensor; 2], expected: f64, gradients:
     }
 }
 
-fn setup(store: &Store, encoder: &str) -> Result<Byol> {
+fn setup_with(store: &Store, config: Config) -> Byol {
     let image = ImageShape { channels: 3, size: 16 };
-    let encoder = encoder.parse()?;
-    Byol::new(
-        Config { hidden: 32, output: 8, ..Config::default() },
-        &Setup { path: store.root(), encoder, image, samples: 8 },
-    )
+    let encoder = "convnet-tiny".parse().expect("a name");
+    Byol::new(config, &Setup { path: store.root(), encoder, image, samples: 8 }).expect("a method")
+}
+
+fn setup(store: &Store) -> Byol {
+    setup_with(store, Config { hidden: 32, output: 8, ..Config::default() })
 }
 
 fn batch(n: usize) -> Batch {
@@ -78,10 +79,77 @@ fn distance_and_gradients_are_those_of_lightly() {
 }
 
 #[test]
+fn with_negatives_loss_and_gradients_are_those_of_a_loop_over_rows() {
+    #[rustfmt::skip]
+    let golden = [
+    (2, 3, 4.20280332465, [[-7.595095093440e-02, 2.778792799783e-02, 1.634287609477e-02, 6.352780558065e-01], [4.610958542799e-04, -2.721022281594e-04, 7.751052731797e-04, 1.978922333876e-02]]),
+    (8, 5, 3.72596129337, [[-1.278818256072e-01, -4.242532447060e-02, -3.420619062294e-04, 3.611619106470e-01], [3.964869059584e-02, -1.650485716196e-02, 5.768967261544e-02, 1.732021959340e-01]]),
+    (32, 16, 10.3854803114, [[-6.919818883795e-03, -2.732477918887e-04, -3.542607193290e-03, 1.199313538509e-01], [2.385824835158e-03, -1.477831015687e-03, 4.236702157417e-03, 6.261848088829e-02]]),
+    ];
+    let settings = [(1.0, 0.1), (0.5, 0.2), (1.0, 0.5)];
+    for ((n, d, loss, gradients), (negatives, temperature)) in golden.into_iter().zip(settings) {
+        let p = [matrix(0.2, n, d), matrix(0.9, n, d)];
+        let z = [matrix(0.4, n, d).detach(), matrix(1.5, n, d).detach()];
+        let config = Config { negatives, temperature, ..Config::default() };
+        against_golden(&both_directions(&p, &z, &config), [&p[0], &p[1]], loss, gradients);
+    }
+}
+
+/// The loss of tensors by name.
+fn objective(config: &Config, tensors: &[(&str, &Tensor)]) -> Result<Tensor> {
+    Byol::objective(config, &Given::new(tensors.iter().map(|(name, x)| ((*name).to_string(), x.shallow_clone()))))
+}
+
+#[test]
 fn the_fixed_input_gives_the_reference_values() {
     let (a, b) = fixed();
     close6(number(&distance(&a, &b)), 2.031927);
-    close6(number(&(distance(&a, &b) + distance(&b, &a))), 4.063855);
+    let loss = objective(&Config::default(), &[("a", &a), ("b", &b)]).expect("a loss");
+    close6(number(&loss), 4.063855);
+    // Without predictor, p = z: 4 + 4 alpha NT-Xent, which is 2.811568 at 0.5 and 10.044807 at 0.1.
+    for (temperature, expected) in [(0.5, 9.623136), (0.1, 8.017923)] {
+        let config = Config { negatives: 1.0, temperature, ..Config::default() };
+        close6(number(&objective(&config, &[("a", &a), ("b", &b)]).expect("a loss")), expected);
+    }
+}
+
+#[test]
+fn the_loss_of_given_tensors_takes_targets_where_there_are_some_and_stops_their_gradient() {
+    let (p_a, p_b) = (matrix(0.2, 4, 3), matrix(0.9, 4, 3));
+    let (z_a, z_b) = (matrix(0.4, 4, 3), matrix(1.5, 4, 3));
+    let config = Config::default();
+    let all = [("a", &p_a), ("b", &p_b), ("target_a", &z_a), ("target_b", &z_b)];
+    let loss = objective(&config, &all).expect("a loss");
+    close(number(&loss), number(&(distance(&p_a, &z_b) + distance(&p_b, &z_a))));
+    loss.backward();
+    assert!(p_a.grad().defined() && !z_a.grad().defined() && !z_b.grad().defined());
+    // Alone, a and b are targets too: the gradient is that of one side, half of the whole.
+    let gradient = |loss: &Tensor| Tensor::run_backward(&[loss], &[&p_a], false, false).remove(0);
+    let stopped = gradient(&objective(&config, &all[..2]).expect("a loss"));
+    let whole = gradient(&(distance(&p_a, &p_b) + distance(&p_b, &p_a)));
+    close(number(&(stopped * 2.0 - whole).norm()), 0.0);
+    let refused = |tensors: &[(&str, &Tensor)]| objective(&config, tensors).expect_err("a refusal").to_string();
+    assert!(refused(&all[..3]).contains("`target_b`"));
+    let short = matrix(0.4, 3, 3);
+    let uneven = refused(&[("a", &p_a), ("b", &p_b), ("target_a", &short), ("target_b", &z_b)]);
+    assert!(uneven.starts_with("`target_a` is [3, 3]; expected [4, 3]"), "{uneven}");
+}
+
+#[test]
+fn a_rate_of_zero_makes_the_target_the_online_network_and_a_rate_of_one_leaves_it() {
+    for (tau, same) in [(0.0, true), (1.0, false)] {
+        let store = Store::new(0, Device::Cpu);
+        let config = Config { tau, tau_end: tau, hidden: 32, output: 8, ..Config::default() };
+        let mut method = setup_with(&store, config);
+        for v in store.trainable() {
+            let _ = no_grad(|| v.tensor.shallow_clone().g_add_scalar_(0.25));
+        }
+        method.after_step(AT);
+        let x = &batch(4).views[0].x;
+        // In training, batches normalise, so equal weights give equal outputs whatever the running statistics are.
+        let (online, target) = no_grad(|| (method.online.project(x, true), method.target.project(x, true)));
+        assert_eq!(online == target, same);
+    }
 }
 
 #[test]
@@ -99,7 +167,7 @@ fn closed_forms_and_invariances() {
 #[test]
 fn the_target_starts_equal_and_has_no_predictor() {
     let store = Store::new(0, Device::Cpu);
-    setup(&store, "convnet-tiny").expect("a method");
+    setup(&store);
     for part in ["encoder", "projector"] {
         let (online, target) = (store.below(part), store.below(&format!("target.{part}")));
         assert!(!online.is_empty());
@@ -114,21 +182,23 @@ fn the_target_starts_equal_and_has_no_predictor() {
 
 #[test]
 fn no_gradient_reaches_the_target() {
-    let store = Store::new(0, Device::Cpu);
-    let mut method = setup(&store, "convnet-tiny").expect("a method");
-    // Also where the target's variables could take one.
-    let target: Vec<Tensor> = store.below("target").into_iter().map(|v| v.tensor.set_requires_grad(true)).collect();
-    let loss = method.loss(&batch(4), AT).total;
-    loss.backward();
-    assert!(target.iter().all(|t| !t.grad().defined()));
-    assert!(store.trainable().iter().all(|v| number(&v.tensor.grad().norm()) > 0.0));
+    for negatives in [0.0, 1.0] {
+        let store = Store::new(0, Device::Cpu);
+        let mut method = setup_with(&store, Config { hidden: 32, output: 8, negatives, ..Config::default() });
+        // Also where the target's variables could take one.
+        let target: Vec<Tensor> = store.below("target").into_iter().map(|v| v.tensor.set_requires_grad(true)).collect();
+        let loss = method.loss(&batch(4), AT).total;
+        loss.backward();
+        assert!(target.iter().all(|t| !t.grad().defined()));
+        assert!(store.trainable().iter().all(|v| number(&v.tensor.grad().norm()) > 0.0));
+    }
 }
 
 #[test]
 fn the_loss_sums_both_directions_and_swapping_views_changes_nothing() {
     let loss = |swap: bool| {
         let store = Store::new(0, Device::Cpu);
-        let mut method = setup(&store, "convnet-tiny").expect("a method");
+        let mut method = setup(&store);
         let mut batch = batch(4);
         if swap {
             batch.views.swap(0, 1);
@@ -149,7 +219,7 @@ fn the_loss_sums_both_directions_and_swapping_views_changes_nothing() {
 fn the_target_follows_at_the_scheduled_rate() {
     for (step, tau) in [(0, 0.996), (5, 0.998), (10, 1.0)] {
         let store = Store::new(0, Device::Cpu);
-        let mut method = setup(&store, "convnet-tiny").expect("a method");
+        let mut method = setup(&store);
         for v in store.trainable() {
             let _ = no_grad(|| v.tensor.shallow_clone().g_add_scalar_(1.0));
         }
@@ -172,7 +242,7 @@ fn the_target_follows_at_the_scheduled_rate() {
 #[test]
 fn the_targets_statistics_are_its_own() {
     let store = Store::new(0, Device::Cpu);
-    let mut method = setup(&store, "convnet-tiny").expect("a method");
+    let mut method = setup(&store);
     let before = store.below("target.encoder.0.bn").pop().expect("a running variance").tensor.copy();
     method.loss(&batch(4), AT);
     let after = store.below("target.encoder.0.bn").pop().expect("a running variance").tensor;
@@ -185,19 +255,22 @@ fn the_targets_statistics_are_its_own() {
 
 #[test]
 fn it_runs_without_a_predictor_and_refuses_unusable_rates() {
-    let make = |config| {
-        let store = Store::new(0, Device::Cpu);
-        let image = ImageShape { channels: 3, size: 16 };
-        let encoder = "convnet-tiny".parse().expect("a name");
-        Byol::new(config, &Setup { path: store.root(), encoder, image, samples: 8 })
-    };
+    let store = Store::new(0, Device::Cpu);
     let bare = Config { hidden: 32, output: 8, predictor: false, ..Config::default() };
-    let mut method = make(bare).expect("a method");
+    let mut method = setup_with(&store, bare);
     assert!(number(&method.loss(&batch(4), AT).total).is_finite());
     assert_eq!(method.embedding(&batch(2).views[0].x).expect("an embedding").size(), [2, 8]);
     assert_eq!(method.features(&batch(2).views[0].x, false).size(), [2, 128]);
     for tau in [-0.1, 1.1, f64::NAN] {
         let refused = Byol::check(&Config { tau, ..Config::default() }).expect_err("a refusal").to_string();
         assert!(refused.starts_with("tau is"), "{refused}");
+    }
+    for (config, name) in [
+        (Config { negatives: -1.0, ..Config::default() }, "negatives"),
+        (Config { temperature: 0.0, ..Config::default() }, "temperature"),
+        (Config { hidden: 0, ..Config::default() }, "hidden"),
+    ] {
+        let refused = Byol::check(&config).expect_err("a refusal").to_string();
+        assert!(refused.starts_with(&format!("{name} is")), "{refused}");
     }
 }

@@ -1,95 +1,123 @@
-//! SimSiam: two views of an image agree and the images spread out.
-//!
-//! Written by `cargo xtask new-method`: a small method that trains (Wang and Isola 2020,
-//! <https://arxiv.org/abs/2005.10242>), to be turned into yours from top to bottom. State here what the paper does:
+//! SimSiam: Chen and He, "Exploring Simple Siamese Representation Learning", 2020, <https://arxiv.org/abs/2011.10566>.
 //!
 //! ```text
-//! for x in loader:                                      # B images
-//!     a, b = augment(x), augment(x)                     # two views
-//!     za = normalise(projector(encoder(a)))             # [B, E], rows of length 1
-//!     zb = normalise(projector(encoder(b)))
-//!     alignment  = mean_i |za_i - zb_i|^2
-//!     uniformity = mean over za, zb of log mean_{i<j} exp(-t |z_i - z_j|^2)
-//!     minimise alignment + weight * uniformity
+//! for a batch of images x:                                       (algorithm 1)
+//!     x_1, x_2 = aug(x), aug(x)
+//!     z_1, z_2 = f(x_1), f(x_2)                                  encoder with projector, [B, D]
+//!     p_1, p_2 = h(z_1), h(z_2)                                  predictor, [B, D]
+//!     D(p, z) = - p / |p| . stopgrad(z) / |z|                    the mean over the batch (equations 1 and 3)
+//!     L = D(p_1, z_2) / 2 + D(p_2, z_1) / 2                      (equation 4)
+//! update f, h to minimise L, h at a learning rate that does not decay
 //! ```
 //!
-//! Departures from the paper: the augmentation table and the projector are SimCLR's. List each of yours with its reason.
+//! Where this departs from the paper:
+//! 1. The rate changes by step, not by epoch as in the authors' code.
+//! 2. A layer of a head has a bias where no norm follows it, so the heads without norms (`norm`) have biases. The paper
+//!    does not say.
+//! 3. The last layer of the projector has no bias. The authors' code has one that is never trained; the norm behind it
+//!    takes it out.
 
-use anyhow::Result;
-use selfsup_core::Tensor;
-use selfsup_core::augment::{Crop, Jitter, Recipe};
-use selfsup_core::check::{above_zero, at_least_one, not_negative};
+use anyhow::{Result, ensure};
+use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
+use selfsup_core::check::at_least_one;
 use selfsup_core::encoder::{self, Encoder};
 use selfsup_core::head::{Mlp, MlpStyle};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
 use selfsup_core::tensor::normalise;
+use selfsup_core::{Kind, Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 
-#[cfg(test)]
-mod tests;
-
-/// The numbers of the paper; its values are the defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Width of the projector's hidden layer.
+    /// Linear layers of the projector: 3 (section 3), 2 for CIFAR-10 (appendix D).
+    pub layers: usize,
+    /// Width of the projector's hidden layers (the authors' code: as wide as the encoder's features).
     pub hidden: i64,
-    /// Width of the embedding, E.
-    pub dim: i64,
-    /// t, how fast the repulsion of two embeddings falls with their distance.
-    pub t: f64,
-    /// The weight of the uniformity.
-    pub weight: f64,
+    /// D, the width of z and p (section 3).
+    pub output: i64,
+    /// Hidden width of the predictor, a bottleneck (section 3).
+    pub predictor_hidden: i64,
+    /// h (section 4.2).
+    pub predictor: Predictor,
+    /// Whether the predictor's rate stays at its peak (section 4.2, table 1).
+    pub fixed_rate: bool,
+    /// Whether z is a constant to the gradient (section 4.1).
+    pub stop_gradient: bool,
+    /// Where the heads have BatchNorm (section 4.4).
+    pub norm: Norm,
+    /// Whether both halves of equation 4 are used; otherwise L = D(p_1, z_2) (section 4.6).
+    pub symmetric: bool,
+}
+
+/// The rows of table 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Predictor {
+    /// Linear, BatchNorm, ReLU, linear.
+    Mlp,
+    /// The identity: p = z.
+    None,
+    /// The MLP as it is drawn at the start.
+    Fixed,
+}
+
+/// The first three rows of table 3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Norm {
+    /// Nowhere.
+    None,
+    /// Behind the hidden layers of both heads.
+    Hidden,
+    /// There, and without weight and bias behind the projector's last layer.
+    Default,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { hidden: 512, dim: 128, t: 2.0, weight: 1.0 }
+        Config {
+            layers: 3,
+            hidden: 2048,
+            output: 2048,
+            predictor_hidden: 512,
+            predictor: Predictor::Mlp,
+            fixed_rate: true,
+            stop_gradient: true,
+            norm: Norm::Default,
+            symmetric: true,
+        }
     }
 }
 
-/// The networks and the numbers. What a method must remember between steps is a tensor made from `Setup::path`.
 pub struct SimSiam {
+    config: Config,
     encoder: Box<dyn Encoder>,
     projector: Mlp,
-    config: Config,
-}
-
-/// The paper's equation, on embeddings before normalisation [B, E]: write yours here.
-fn spread_and_align(a: &Tensor, b: &Tensor, config: &Config) -> Loss {
-    let (a, b) = (normalise(a), normalise(b));
-    let alignment = (&a - &b).square().sum_dim_intlist([-1].as_slice(), false, None).mean(None);
-    // Without this term the encoder could map all images to one point: alignment alone has that as its minimum.
-    let uniformity = (spread(&a, config.t) + spread(&b, config.t)) / 2.0;
-    Loss::new(&alignment + config.weight * &uniformity).with("alignment", alignment).with("uniformity", uniformity)
-}
-
-/// log mean over i < j of exp(-t |z_i - z_j|^2), rows of `z` [B, E] of length 1, so |z_i - z_j|^2 = 2 - 2 z_i z_j.
-fn spread(z: &Tensor, t: f64) -> Tensor {
-    let n = z.size()[0] as f64;
-    let cosine = z.matmul(&z.tr());
-    let pairs = ((cosine - 1.0) * (2.0 * t)).exp().triu(1);
-    (pairs.sum(None) / (n * (n - 1.0) / 2.0)).log()
+    predictor: Option<Mlp>,
 }
 
 impl Method for SimSiam {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let views = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0);
-        let embeddings = self.projector.forward(&self.encoder.forward(&views, true), true).chunk(2, 0);
-        spread_and_align(&embeddings[0], &embeddings[1], &self.config)
+        let (z_1, z_2) = (self.project(&batch.views[0].x, true), self.project(&batch.views[1].x, true)); // [B, D]
+        let (p_1, p_2) = (self.predict(&z_1), self.predict(&z_2)); // [B, D]
+        let std = no_grad(|| (spread(&z_1) + spread(&z_2)) / 2.0);
+        Loss::new(negative_cosine([&p_1, &p_2], [&z_1, &z_2], &self.config)).with("std", std)
     }
 
+    /// Section 3, baseline settings: MoCo v2's table.
     fn views(&self) -> Vec<Recipe> {
-        let recipe = Recipe {
-            crop: Some(Crop { scale: [0.2, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] }),
+        let view = Recipe {
+            crop: Some(Crop { scale: [0.2, 1.0], ratio: [0.75, 1.3333333333333333] }),
             flip: 0.5,
             jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 0.8 }),
             grey: 0.2,
+            blur: Some(Blur { p: 0.5, sigma: [0.1, 2.0] }),
             ..Recipe::default()
         };
-        vec![recipe.clone(), recipe]
+        vec![view.clone(), view]
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
@@ -97,38 +125,93 @@ impl Method for SimSiam {
     }
 
     fn embedding(&self, x: &Tensor) -> Option<Tensor> {
-        Some(self.projector.forward(&self.encoder.forward(x, false), false))
+        Some(self.project(x, false))
     }
 }
 
 impl Define for SimSiam {
     const NAME: &'static str = "simsiam";
     const FAMILY: Family = Family::NonContrastive;
-    const PAPER: &'static str = "Wang, Isola. Understanding Contrastive Representation Learning through Alignment and \
-                                 Uniformity on the Hypersphere. ICML 2020. https://arxiv.org/abs/2005.10242";
+    const PAPER: &'static str = "Chen and He, Exploring Simple Siamese Representation Learning, 2020, \
+                                 https://arxiv.org/abs/2011.10566";
     const MIN_BATCH: usize = 2;
     type Config = Config;
 
     fn check(config: &Config) -> Result<()> {
+        at_least_one("layers", config.layers as i64)?;
         at_least_one("hidden", config.hidden)?;
-        at_least_one("dim", config.dim)?;
-        above_zero("t", config.t)?;
-        not_negative("weight", config.weight)
+        at_least_one("output", config.output)?;
+        at_least_one("predictor_hidden", config.predictor_hidden)
     }
 
     fn new(config: Config, setup: &Setup) -> Result<SimSiam> {
-        let Config { hidden, dim, .. } = config;
-        let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, setup.image)?;
-        let style = MlpStyle { norm: true, hidden_bias: false, last_bias: true };
-        let projector = Mlp::new(&(&setup.path / "projector"), &[encoder.dim(), hidden, dim], style);
-        Ok(SimSiam { encoder, projector, config })
+        let Config { layers, hidden, output, predictor_hidden, norm, .. } = config;
+        let path = &setup.path;
+        let encoder = encoder::build(&(path / "encoder"), setup.encoder, setup.image)?;
+        let mut widths = vec![hidden; layers + 1];
+        widths[0] = encoder.dim();
+        widths[layers] = output;
+        let style = |last_bias| MlpStyle { norm: norm != Norm::None, hidden_bias: norm == Norm::None, last_bias };
+        let projector = match norm {
+            Norm::Default => Mlp::with_final_norm(&(path / "projector"), &widths, style(false)),
+            Norm::None | Norm::Hidden => Mlp::new(&(path / "projector"), &widths, style(true)),
+        };
+        let place = path / "predictor";
+        let place = match config.predictor {
+            Predictor::None => None,
+            Predictor::Fixed => Some(place.frozen()),
+            Predictor::Mlp => Some(if config.fixed_rate { place.fixed_rate() } else { place }),
+        };
+        let predictor = place.map(|place| Mlp::new(&place, &[output, predictor_hidden, output], style(true)));
+        Ok(SimSiam { config, encoder, projector, predictor })
     }
 
-    const INPUTS: &'static [&'static str] = &["a", "b"];
+    const INPUTS: &'static [&'static str] = &["a", "b", "target_a", "target_b"];
 
-    /// What `selfsup loss` prints. Leave both out if the loss is not one of embeddings.
+    /// `a`, `b` are the predictions of two views, `target_a`, `target_b` their projections. Without a target the
+    /// prediction stands for it: the predictor is the identity.
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let (a, b) = given.pair()?;
-        Ok(spread_and_align(a, b, config).total)
+        let target = |name, prediction| -> Result<&Tensor> {
+            if given.optional(name).is_none() {
+                return Ok(prediction);
+            }
+            let z = given.rows_as_wide(name, prediction)?;
+            let (own, other) = (z.size()[0], prediction.size()[0]);
+            ensure!(own == other, "`{name}` has {own} rows; expected {other}, as many as there are predictions");
+            Ok(z)
+        };
+        Ok(negative_cosine([a, b], [target("target_a", a)?, target("target_b", b)?], config))
     }
 }
+
+impl SimSiam {
+    /// f(x), [B, C, S, S] -> [B, D].
+    fn project(&self, x: &Tensor, train: bool) -> Tensor {
+        self.projector.forward(&self.encoder.forward(x, train), train)
+    }
+
+    /// h(z), [B, D] -> [B, D].
+    fn predict(&self, z: &Tensor) -> Tensor {
+        self.predictor.as_ref().map_or_else(|| z.shallow_clone(), |h| h.forward(z, true))
+    }
+}
+
+/// L of two views' predictions and projections, [B, D] each (equation 4), in [-1, 1].
+pub fn negative_cosine(p: [&Tensor; 2], z: [&Tensor; 2], config: &Config) -> Tensor {
+    let d = |p: &Tensor, z: &Tensor| {
+        let z = if config.stop_gradient { z.detach() } else { z.shallow_clone() };
+        -(normalise(p) * normalise(&z)).sum_dim_intlist([-1].as_slice(), false, None).mean(None)
+    };
+    if config.symmetric { d(p[0], z[1]) / 2.0 + d(p[1], z[0]) / 2.0 } else { d(p[0], z[1]) }
+}
+
+/// The standard deviation of each column of z / |z| over the batch, the mean over columns, times sqrt(D): about 1 if
+/// the rows lie evenly on the sphere, 0 if they are one (figure 2, where it is not multiplied).
+fn spread(z: &Tensor) -> Tensor {
+    let d = z.size()[1] as f64;
+    normalise(z).std_dim([0].as_slice(), true, false).mean(Kind::Float) * d.sqrt()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,95 +1,84 @@
-//! VicReg: two views of an image agree and the images spread out.
-//!
-//! Written by `cargo xtask new-method`: a small method that trains (Wang and Isola 2020,
-//! <https://arxiv.org/abs/2005.10242>), to be turned into yours from top to bottom. State here what the paper does:
+//! VICReg: Bardes, Ponce and LeCun, "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised
+//! Learning", 2021, <https://arxiv.org/abs/2105.04906>.
 //!
 //! ```text
-//! for x in loader:                                      # B images
-//!     a, b = augment(x), augment(x)                     # two views
-//!     za = normalise(projector(encoder(a)))             # [B, E], rows of length 1
-//!     zb = normalise(projector(encoder(b)))
-//!     alignment  = mean_i |za_i - zb_i|^2
-//!     uniformity = mean over za, zb of log mean_{i<j} exp(-t |z_i - z_j|^2)
-//!     minimise alignment + weight * uniformity
+//! for a batch of n images i:                                     (section 4, algorithm 1)
+//!     x, x' = t(i), t'(i)
+//!     z, z' = h(f(x)), h(f(x'))                                  encoder and expander, [n, d]
+//!     s(z, z') = mean over n and d of (z - z')^2                 invariance
+//!     v(z) = 1/d sum_j max(0, 1 - sqrt(Var(z_j) + 1e-4))         variance (equations 1 and 2)
+//!     C(z) = 1/(n-1) sum_i (z_i - mean z) (z_i - mean z)^T
+//!     c(z) = 1/d sum_{i != j} C(z)_ij^2                          covariance (equations 3 and 4)
+//!     L = lambda s(z, z') + mu (v(z) + v(z')) / 2 + nu (c(z) + c(z'))
 //! ```
 //!
-//! Departures from the paper: the augmentation table and the projector are SimCLR's. List each of yours with its reason.
+//! Where this departs from the paper:
+//! 1. Three losses are called by this name; this is the authors' code. Algorithm 1 has v(z) + v(z') without the half, so
+//!    that its 25 is a `variance` of 50 here. Equation 5 also sums s over d: an `invariance` of 25 d.
+//! 2. The variance is unbiased, as in the authors' code.
+//! 3. The two views have BYOL's two tables, as in the authors' code; the paper's appendix prints one table for both.
+//! 4. Layers start with PyTorch's values.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use selfsup_core::Tensor;
-use selfsup_core::augment::{Crop, Jitter, Recipe};
-use selfsup_core::check::{above_zero, at_least_one, not_negative};
+use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise};
+use selfsup_core::check::{at_least_one, not_negative};
 use selfsup_core::encoder::{self, Encoder};
 use selfsup_core::head::{Mlp, MlpStyle};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
-use selfsup_core::tensor::normalise;
 use serde::{Deserialize, Serialize};
 
-#[cfg(test)]
-mod tests;
-
-/// The numbers of the paper; its values are the defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Width of the projector's hidden layer.
+    /// lambda (section 4.2, table 7); 0 leaves the term out.
+    pub invariance: f64,
+    /// mu, the same.
+    pub variance: f64,
+    /// nu, the same.
+    pub covariance: f64,
+    /// Width of the expander's hidden layers (section 4.2).
     pub hidden: i64,
-    /// Width of the embedding, E.
-    pub dim: i64,
-    /// t, how fast the repulsion of two embeddings falls with their distance.
-    pub t: f64,
-    /// The weight of the uniformity.
-    pub weight: f64,
+    /// d, the expander's output width (section 4.2, table 12).
+    pub output: i64,
+    /// Linear layers of the expander (section 4.2).
+    pub layers: usize,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { hidden: 512, dim: 128, t: 2.0, weight: 1.0 }
+        Config { invariance: 25.0, variance: 25.0, covariance: 1.0, hidden: 8192, output: 8192, layers: 3 }
     }
 }
 
-/// The networks and the numbers. What a method must remember between steps is a tensor made from `Setup::path`.
 pub struct VicReg {
-    encoder: Box<dyn Encoder>,
-    projector: Mlp,
     config: Config,
-}
-
-/// The paper's equation, on embeddings before normalisation [B, E]: write yours here.
-fn spread_and_align(a: &Tensor, b: &Tensor, config: &Config) -> Loss {
-    let (a, b) = (normalise(a), normalise(b));
-    let alignment = (&a - &b).square().sum_dim_intlist([-1].as_slice(), false, None).mean(None);
-    // Without this term the encoder could map all images to one point: alignment alone has that as its minimum.
-    let uniformity = (spread(&a, config.t) + spread(&b, config.t)) / 2.0;
-    Loss::new(&alignment + config.weight * &uniformity).with("alignment", alignment).with("uniformity", uniformity)
-}
-
-/// log mean over i < j of exp(-t |z_i - z_j|^2), rows of `z` [B, E] of length 1, so |z_i - z_j|^2 = 2 - 2 z_i z_j.
-fn spread(z: &Tensor, t: f64) -> Tensor {
-    let n = z.size()[0] as f64;
-    let cosine = z.matmul(&z.tr());
-    let pairs = ((cosine - 1.0) * (2.0 * t)).exp().triu(1);
-    (pairs.sum(None) / (n * (n - 1.0) / 2.0)).log()
+    encoder: Box<dyn Encoder>,
+    expander: Mlp,
 }
 
 impl Method for VicReg {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let views = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0);
-        let embeddings = self.projector.forward(&self.encoder.forward(&views, true), true).chunk(2, 0);
-        spread_and_align(&embeddings[0], &embeddings[1], &self.config)
+        let (z, z_) = (self.expand(&batch.views[0].x, true), self.expand(&batch.views[1].x, true)); // [n, d]
+        let (s, v, c) = terms(&z, &z_);
+        let total = self.config.weigh(&s, &v, &c);
+        Loss::new(total).with("invariance", s).with("variance", v).with("covariance", c)
     }
 
+    /// The authors' code, BYOL's table: the two views differ in blur and solarisation.
     fn views(&self) -> Vec<Recipe> {
-        let recipe = Recipe {
-            crop: Some(Crop { scale: [0.2, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] }),
+        let view = |blur, solarise| Recipe {
+            crop: Some(Crop { scale: [0.08, 1.0], ratio: [0.75, 1.3333333333333333] }),
             flip: 0.5,
-            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 0.8 }),
+            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.2, hue: 0.1, p: 0.8 }),
             grey: 0.2,
+            blur: Some(Blur { p: blur, sigma: [0.1, 2.0] }),
+            solarise: Some(Solarise { p: solarise, threshold: 0.5 }),
             ..Recipe::default()
         };
-        vec![recipe.clone(), recipe]
+        vec![view(1.0, 0.0), view(0.1, 0.2)]
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
@@ -97,38 +86,89 @@ impl Method for VicReg {
     }
 
     fn embedding(&self, x: &Tensor) -> Option<Tensor> {
-        Some(self.projector.forward(&self.encoder.forward(x, false), false))
+        Some(self.expand(x, false))
     }
 }
 
 impl Define for VicReg {
     const NAME: &'static str = "vicreg";
     const FAMILY: Family = Family::NonContrastive;
-    const PAPER: &'static str = "Wang, Isola. Understanding Contrastive Representation Learning through Alignment and \
-                                 Uniformity on the Hypersphere. ICML 2020. https://arxiv.org/abs/2005.10242";
+    const PAPER: &'static str = "Bardes, Ponce and LeCun, VICReg: Variance-Invariance-Covariance Regularization for \
+                                 Self-Supervised Learning, 2021, https://arxiv.org/abs/2105.04906";
     const MIN_BATCH: usize = 2;
     type Config = Config;
 
     fn check(config: &Config) -> Result<()> {
+        not_negative("invariance", config.invariance)?;
+        not_negative("variance", config.variance)?;
+        not_negative("covariance", config.covariance)?;
+        let sum = config.invariance + config.variance + config.covariance;
+        ensure!(sum > 0.0, "invariance, variance and covariance are 0; expected at least one above 0");
         at_least_one("hidden", config.hidden)?;
-        at_least_one("dim", config.dim)?;
-        above_zero("t", config.t)?;
-        not_negative("weight", config.weight)
+        at_least_one("output", config.output)?;
+        at_least_one("layers", config.layers as i64)
     }
 
     fn new(config: Config, setup: &Setup) -> Result<VicReg> {
-        let Config { hidden, dim, .. } = config;
+        let Config { hidden, output, layers, .. } = config;
         let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, setup.image)?;
-        let style = MlpStyle { norm: true, hidden_bias: false, last_bias: true };
-        let projector = Mlp::new(&(&setup.path / "projector"), &[encoder.dim(), hidden, dim], style);
-        Ok(VicReg { encoder, projector, config })
+        let mut widths = vec![hidden; layers + 1];
+        widths[0] = encoder.dim();
+        widths[layers] = output;
+        let style = MlpStyle { norm: true, hidden_bias: true, last_bias: false };
+        let expander = Mlp::new(&(&setup.path / "projector"), &widths, style);
+        Ok(VicReg { config, encoder, expander })
     }
 
     const INPUTS: &'static [&'static str] = &["a", "b"];
 
-    /// What `selfsup loss` prints. Leave both out if the loss is not one of embeddings.
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let (a, b) = given.pair()?;
-        Ok(spread_and_align(a, b, config).total)
+        ensure!(a.size()[0] >= 2, "`a` and `b` have one row; expected at least 2, since one has no variance");
+        Ok(vicreg(a, b, config))
     }
 }
+
+impl VicReg {
+    /// [B, C, S, S] -> [B, d].
+    fn expand(&self, x: &Tensor, train: bool) -> Tensor {
+        self.expander.forward(&self.encoder.forward(x, train), train)
+    }
+}
+
+impl Config {
+    /// lambda s + mu v + nu c.
+    fn weigh(&self, s: &Tensor, v: &Tensor, c: &Tensor) -> Tensor {
+        self.invariance * s + self.variance * v + self.covariance * c
+    }
+}
+
+/// The loss of two views' embeddings, [n, d] each, two rows at least; of the configuration it reads the three weights.
+pub fn vicreg(z: &Tensor, z_: &Tensor, config: &Config) -> Tensor {
+    let (s, v, c) = terms(z, z_);
+    config.weigh(&s, &v, &c)
+}
+
+/// s(z, z'), (v(z) + v(z')) / 2 and c(z) + c(z').
+fn terms(z: &Tensor, z_: &Tensor) -> (Tensor, Tensor, Tensor) {
+    let v = (variance(z) + variance(z_)) / 2.0;
+    ((z - z_).square().mean(None), v, covariance(z) + covariance(z_))
+}
+
+/// v(z): how far each column's standard deviation falls short of 1, the mean over columns. 1e-4 stands below the root,
+/// whose slope at 0 is infinite.
+fn variance(z: &Tensor) -> Tensor {
+    let missing: Tensor = 1.0 - (z.var_dim([0].as_slice(), true, false) + 1e-4).sqrt();
+    missing.relu().mean(None)
+}
+
+/// c(z): the sum over ordered pairs of columns of their squared covariance, divided by d.
+fn covariance(z: &Tensor) -> Tensor {
+    let (n, d) = (z.size()[0] as f64, z.size()[1] as f64);
+    let z = z - z.mean_dim([0].as_slice(), true, None);
+    let c = (z.tr() / (n - 1.0)).matmul(&z).fill_diagonal_(0.0, false); // [d, d]
+    c.square().sum(None) / d
+}
+
+#[cfg(test)]
+mod tests;

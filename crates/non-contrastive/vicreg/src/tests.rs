@@ -1,27 +1,209 @@
-//! Closed forms. Add the numbers of an independent implementation, with the program that made them beside this file.
+//! VICReg against lightly (`tests/golden.py`), its three versions, closed forms and invariances.
 
 use super::*;
-use selfsup_core::Kind;
+use selfsup_core::method::{ImageShape, View};
+use selfsup_core::store::Store;
+use selfsup_core::{Device, Kind};
 
-fn part(loss: &Loss, name: &str) -> f64 {
-    loss.parts.iter().find(|(n, _)| *n == name).expect("the loss has this part").1.double_value(&[])
+/// `matrix` of golden.py: sin(1.3 m^2 + phase).
+fn matrix(phase: f64, n: i64, d: i64) -> Tensor {
+    let values: Vec<f64> = (0..n * d).map(|m| (1.3 * (m * m) as f64 + phase).sin()).collect();
+    Tensor::from_slice(&values).view([n, d]).set_requires_grad(true)
+}
+
+/// `fixed` of golden.py: sin(m + 1) and cos(2m + 1), 4 x 3.
+fn fixed() -> (Tensor, Tensor) {
+    let fill = |f: &dyn Fn(f64) -> f64| {
+        let values: Vec<f64> = (0..12).map(|m| f(f64::from(m))).collect();
+        Tensor::from_slice(&values).view([4, 3])
+    };
+    (fill(&|m| (m + 1.0).sin()), fill(&|m| (2.0 * m + 1.0).cos()))
+}
+
+fn number(x: &Tensor) -> f64 {
+    x.double_value(&[])
+}
+
+/// Differs by rounding in f64 alone.
+fn close(actual: f64, expected: f64) {
+    assert!((actual - expected).abs() < 1e-9 * expected.abs().max(1.0), "{actual} is not {expected}");
+}
+
+/// Loss and gradients against golden.py: the first three entries and the norm of each gradient.
+fn against_golden<const N: usize>(loss: &Tensor, inputs: [&Tensor; N], expected: f64, gradients: [[f64; 4]; N]) {
+    close(number(loss), expected);
+    for (gradient, expected) in Tensor::run_backward(&[loss], &inputs, false, false).iter().zip(gradients) {
+        let flat = gradient.flatten(0, 1);
+        (0..3).for_each(|i| close(flat.double_value(&[i]), expected[i as usize]));
+        close(number(&gradient.norm()), expected[3]);
+    }
+}
+
+const IMAGE: ImageShape = ImageShape { channels: 3, size: 16 };
+
+fn setup<'a>(store: &'a Store, encoder: &str) -> Setup<'a> {
+    Setup { path: store.root(), encoder: encoder.parse().expect("a name"), image: IMAGE, samples: 8 }
+}
+
+fn batch(n: usize) -> Batch {
+    let view = |phase| {
+        let x = matrix(phase, n as i64, 3 * 16 * 16).detach().to_kind(Kind::Float);
+        View { x: x.view([n as i64, 3, 16, 16]), params: Tensor::zeros([n as i64, 12], (Kind::Float, Device::Cpu)) }
+    };
+    Batch { views: vec![view(0.1), view(0.2)], index: (0..n).collect(), seed: 0, epoch: 0 }
+}
+
+const AT: Progress = Progress { step: 0, steps: 10, epoch: 0, epochs: 1 };
+
+fn given(tensors: &[(&str, &Tensor)]) -> Given {
+    Given::new(tensors.iter().map(|(name, x)| (name.to_string(), x.shallow_clone())))
+}
+
+const fn weights(invariance: f64, variance: f64, covariance: f64) -> Config {
+    Config { invariance, variance, covariance, hidden: 32, output: 16, layers: 3 }
+}
+
+/// The default weights.
+const OFFICIAL: Config = weights(25.0, 25.0, 1.0);
+
+#[test]
+fn loss_and_gradients_are_those_of_lightly() {
+    #[rustfmt::skip]
+    let golden = [
+    (2, 3, 17.5746815041, [[-6.994237596838e+00, -1.163378547617e+00, -5.321785690604e+00, 1.198682713252e+01], [2.295608033462e+00, -4.212949046861e+00, 7.562495673467e+00, 1.253478889118e+01]]),
+    (8, 5, 12.1456446446, [[-8.340583027200e-01, -1.333162182847e-01, -4.649862956118e-01, 3.148495527098e+00], [3.617659385205e-01, -5.139430032794e-01, 9.791993704863e-01, 4.163102843171e+00]]),
+    (32, 16, 4.74196467028, [[2.892169223702e-02, 1.113793031892e-01, -7.916930265228e-02, 1.013113304519e+00], [1.998622353592e-02, 2.633835729457e-02, 6.455344240538e-03, 9.760646613185e-01]]),
+    ];
+    for ((n, d, loss, gradients), config) in golden.into_iter().zip([OFFICIAL, OFFICIAL, weights(1.0, 2.0, 30.0)]) {
+        let (a, b) = (matrix(0.2, n, d), matrix(0.9, n, d));
+        against_golden(&vicreg(&a, &b, &config), [&a, &b], loss, gradients);
+    }
+}
+
+/// The three losses that are called VICReg, and how weights turn this one into the others.
+#[test]
+fn the_fixed_input_gives_the_reference_values() {
+    let (a, b) = fixed();
+    let (s, v, c) = terms(&a, &b);
+    for (term, expected) in [
+        (s, 1.019288),
+        (variance(&a), 0.253311),
+        (variance(&b), 0.751685),
+        (v, (0.253311 + 0.751685) / 2.0),
+        (c, 0.735220),
+    ] {
+        assert!((number(&term) - expected).abs() < 6e-7, "{expected}");
+    }
+    let d = 3.0;
+    for (config, expected) in [
+        (OFFICIAL, 38.779865),                      // the authors' code, lightly
+        (weights(25.0, 50.0, 1.0), 51.342316),      // algorithm 1, solo-learn
+        (weights(25.0 * d, 50.0, 1.0), 102.306704), // equation 5
+    ] {
+        let value = number(&vicreg(&a, &b, &config));
+        assert!((value - expected).abs() < 6e-7, "{value}");
+        // f32 has 7 digits of terms of this size.
+        let single = number(&vicreg(&a.to_kind(Kind::Float), &b.to_kind(Kind::Float), &config));
+        assert!((single / expected - 1.0).abs() < 1e-5, "{single}");
+    }
 }
 
 #[test]
-fn equal_views_of_orthogonal_images() {
-    // |z_i - z_j|^2 = 2 for i != j, so the uniformity is log exp(-2 t) = -2 t, and the alignment is 0.
-    let z = 3.0 * Tensor::eye(4, (Kind::Float, selfsup_core::Device::Cpu));
-    let loss = spread_and_align(&z, &z, &Config::default());
-    assert!(part(&loss, "alignment").abs() < 1e-6);
-    assert!((part(&loss, "uniformity") + 4.0).abs() < 1e-6);
-    assert!((loss.total.double_value(&[]) + 4.0).abs() < 1e-6);
+fn a_collapsed_embedding_costs_the_variance_alone_and_has_no_gradient() {
+    // Every standard deviation is sqrt(1e-4) = 0.01 in place of 0: v = 0.99.
+    let z = Tensor::ones([6, 4], (Kind::Double, Device::Cpu)).set_requires_grad(true);
+    let loss = vicreg(&z, &z, &OFFICIAL);
+    close(number(&loss), 24.75);
+    close(number(&vicreg(&z, &z, &weights(25.0, 50.0, 1.0))), 49.5);
+    loss.backward();
+    assert_eq!(number(&z.grad().abs().max()), 0.0, "1e-4 below the root keeps it finite, and it is 0");
 }
 
 #[test]
-fn collapse_has_uniformity_zero_and_opposite_views_alignment_four() {
-    let z = Tensor::ones([5, 3], (Kind::Float, selfsup_core::Device::Cpu));
-    let loss = spread_and_align(&z, &-&z, &Config::default());
-    // f32: the rows' lengths are 1 up to 1e-7.
-    assert!((part(&loss, "alignment") - 4.0).abs() < 1e-5);
-    assert!(part(&loss, "uniformity").abs() < 1e-5);
+fn equal_uncorrelated_views_of_unit_variance_cost_nothing() {
+    // Three orthogonal columns of +-1 and mean 0; their unbiased variance is 4/3, above 1.
+    let z = Tensor::from_slice(&[1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, 1.0, -1.0, -1.0, -1.0, 1.0]).view([4, 3]);
+    close(number(&vicreg(&z, &z, &OFFICIAL)), 0.0);
+    // Two equal columns of variance 4/3: c = 2 (4/3)^2 / 2 a view. Divided by d, not d^2, and both views count.
+    let twice = z.narrow(1, 0, 1).repeat([1, 2]);
+    close(number(&vicreg(&twice, &twice, &OFFICIAL)), 2.0 * 16.0 / 9.0);
+}
+
+#[test]
+fn the_variance_is_unbiased_and_stands_below_the_root_with_its_eps() {
+    let z = Tensor::from_slice(&[0.0, 0.5]).view([2, 1]); // variance 0.125 unbiased, 0.0625 biased
+    close(number(&variance(&z)), 1.0 - (0.125f64 + 1e-4).sqrt());
+}
+
+#[test]
+fn scaling_moving_and_swapping() {
+    let (a, b) = (matrix(0.2, 8, 5).detach(), matrix(0.9, 8, 5).detach());
+    let value = |a: &Tensor, b: &Tensor| number(&vicreg(a, b, &OFFICIAL));
+    close(value(&b, &a), value(&a, &b));
+    let by = matrix(0.3, 1, 5).detach() * 3.0;
+    close(value(&(&a + &by), &(&b + &by)), value(&a, &b));
+    assert!((value(&(&a + &by), &b) - value(&a, &b)).abs() > 1e-2, "the invariance term is not centred");
+    for z in [&a, &b] {
+        close(number(&variance(&(z + &by))), number(&variance(z)));
+        close(number(&covariance(&(z + &by))), number(&covariance(z)));
+        assert_eq!(number(&variance(&(z * 1000.0))), 0.0);
+        close(number(&covariance(&(z * 10.0))), 1e4 * number(&covariance(z)));
+    }
+    let order = Tensor::from_slice(&[3i64, 0, 5, 1, 4, 2, 7, 6]);
+    close(value(&a.index_select(0, &order), &b.index_select(0, &order)), value(&a, &b));
+}
+
+#[test]
+fn a_weight_of_zero_leaves_its_term_out() {
+    let (a, b) = (matrix(0.2, 8, 5), matrix(0.9, 8, 5));
+    let (s, v, c) = terms(&a, &b);
+    close(number(&vicreg(&a, &b, &weights(2.0, 0.0, 0.0))), 2.0 * number(&s));
+    close(number(&vicreg(&a, &b, &weights(0.0, 2.0, 0.0))), 2.0 * number(&v));
+    close(number(&vicreg(&a, &b, &weights(0.0, 0.0, 2.0))), 2.0 * number(&c));
+}
+
+#[test]
+fn the_loss_is_that_of_two_forwards_and_trains_everything() {
+    let store = Store::new(0, Device::Cpu);
+    let mut method = VicReg::new(OFFICIAL, &setup(&store, "convnet-tiny")).expect("a method");
+    let batch = batch(4);
+    let Loss { total, parts } = method.loss(&batch, AT);
+    let [z, z_] = [0, 1].map(|i| method.expand(&batch.views[i].x, true));
+    // The same operations in f32, in whatever order threads add: 7 digits of a loss of about 20.
+    assert!((number(&total) - number(&vicreg(&z, &z_, &OFFICIAL))).abs() < 1e-4);
+    assert_eq!(parts.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["invariance", "variance", "covariance"]);
+    let sum = 25.0 * number(&parts[0].1) + 25.0 * number(&parts[1].1) + number(&parts[2].1);
+    assert!((number(&total) - sum).abs() < 1e-4, "the parts are logged without their weights");
+    total.backward();
+    // The biases before a norm change nothing, so their gradients are 0 but for rounding: they have one all the same.
+    for v in store.trainable() {
+        assert!(v.tensor.grad().defined(), "{}", v.name);
+        let biased = ["projector.0.bias", "projector.1.bias"].contains(&v.name.as_str());
+        assert!(biased || number(&v.tensor.grad().norm()) > 0.0, "{}", v.name);
+    }
+    assert_eq!(method.features(&batch.views[0].x, false).size(), [4, 128]);
+    assert_eq!(method.embedding(&batch.views[0].x).expect("an embedding").size(), [4, 16]);
+    assert_eq!(method.views().len(), 2);
+}
+
+#[test]
+fn the_expander_ends_without_a_norm_and_a_bias() {
+    let store = Store::new(0, Device::Cpu);
+    VicReg::new(OFFICIAL, &setup(&store, "convnet-tiny")).expect("a method");
+    let names: Vec<String> = store.below("projector.2").into_iter().map(|v| v.name).collect();
+    assert_eq!(names, ["projector.2.weight"]);
+    assert!(store.below("projector.1").iter().any(|v| v.name == "projector.1.bias"));
+}
+
+#[test]
+fn unusable_numbers_are_refused() {
+    let refusal = |config: &Config| VicReg::check(config).expect_err("a refusal").to_string();
+    assert!(refusal(&weights(-1.0, 25.0, 1.0)).starts_with("invariance is -1"));
+    assert!(refusal(&weights(25.0, f64::NAN, 1.0)).starts_with("variance is NaN"));
+    assert!(refusal(&weights(25.0, 25.0, f64::INFINITY)).starts_with("covariance is inf"));
+    assert!(refusal(&weights(0.0, 0.0, 0.0)).contains("at least one above 0"));
+    assert!(refusal(&Config { layers: 0, ..OFFICIAL }).starts_with("layers is 0"));
+    let one = matrix(0.2, 1, 3);
+    let refused = VicReg::objective(&OFFICIAL, &given(&[("a", &one), ("b", &one)]));
+    assert!(refused.expect_err("a refusal").to_string().contains("one row"));
 }
