@@ -115,6 +115,9 @@ fn main() -> ExitCode {
     // A fault inside LibTorch comes as a panic with pages of C++; one line of it tells what happened.
     std::panic::set_hook(Box::new(|info| {
         let text = info.payload_as_str().unwrap_or("no message");
+        if text.contains("Broken pipe") {
+            std::process::exit(141); // the reader has seen enough, as in `selfsup methods | head`: what SIGPIPE leaves
+        }
         let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or(text);
         let place = info.location().map(|l| format!(" ({}:{})", l.file(), l.line())).unwrap_or_default();
         eprintln!("internal error{place}: {first}. This is a fault of the program; please report it");

@@ -289,6 +289,13 @@ fn train(
     for recipe in &recipes {
         recipe.check().with_context(|| format!("in the views of {}", config.name()))?;
     }
+    let needed = subject.method.views().len().min(2);
+    ensure!(
+        recipes.len() >= needed,
+        "`views` has {} recipe, but the loss of {} compares {needed} views: add another [[views]]",
+        recipes.len(),
+        config.name()
+    );
     let size = subject.image.size as usize;
     let other = recipes.iter().map(|recipe| recipe.side(size)).find(|&side| side != size);
     ensure!(

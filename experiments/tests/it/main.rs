@@ -24,19 +24,25 @@ const ONE_METHOD: &str = "SELFSUP_TEST_METHOD";
 /// Enough images for six batches of 32, of a size that an epoch takes a fraction of a second.
 const DATA: &str = "fashion-mnist-10k:200";
 
-/// The methods to test: all, if not asked otherwise.
-fn methods() -> Vec<&'static Entry> {
+/// The methods to test, all if not asked otherwise, and of each what to run: its presets for a CPU (`METHOD/cpu`,
+/// `METHOD/cpu-v2`), or the bare method where there is none.
+fn methods() -> Vec<(&'static Entry, String)> {
     let only = std::env::var(ONE_METHOD).ok();
     let chosen: Vec<&Entry> = METHODS.iter().filter(|entry| only.as_deref().is_none_or(|o| o == entry.name)).collect();
     assert!(!chosen.is_empty(), "{ONE_METHOD} is {only:?}, which is no method");
-    chosen
+    let runs = |entry: &'static Entry| {
+        let presets = PRESETS.iter().filter(|(method, name, _)| *method == entry.name && name.starts_with("cpu"));
+        let mut names: Vec<String> = presets.map(|(method, name, _)| format!("{method}/{name}")).collect();
+        if names.is_empty() {
+            names.push(entry.name.into());
+        }
+        names.into_iter().map(move |name| (entry, name))
+    };
+    chosen.into_iter().flat_map(runs).collect()
 }
 
-/// `METHOD/cpu` where there is such a preset, else `METHOD` with the small encoder, on few images and for two epochs;
-/// changed by `overrides`.
-fn small(entry: &Entry, overrides: &[&str]) -> anyhow::Result<RunConfig> {
-    let preset = PRESETS.iter().any(|(method, name, _)| (*method, *name) == (entry.name, "cpu"));
-    let name = if preset { format!("{}/cpu", entry.name) } else { entry.name.into() };
+/// `METHOD/PRESET`, or `METHOD` with the small encoder, on few images and for two epochs; changed by `overrides`.
+fn small(name: &str, overrides: &[&str]) -> anyhow::Result<RunConfig> {
     let data = format!("data={DATA}");
     let mut texts = vec![
         data.as_str(),
@@ -46,11 +52,11 @@ fn small(entry: &Entry, overrides: &[&str]) -> anyhow::Result<RunConfig> {
         "train.precision=f32",
         "evaluate.protocols=['knn']",
     ];
-    if !preset {
+    if !name.contains('/') {
         texts.push("encoder=convnet-tiny");
     }
     texts.extend(overrides);
-    RunConfig::resolve(&name, &texts.iter().map(|text| parse_override(text)).collect::<anyhow::Result<Vec<Table>>>()?)
+    RunConfig::resolve(name, &texts.iter().map(|text| parse_override(text)).collect::<anyhow::Result<Vec<Table>>>()?)
 }
 
 /// Sets up LibTorch with two threads for the thread of this test.
