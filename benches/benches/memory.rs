@@ -42,7 +42,7 @@ fn memories(criterion: &mut Criterion) {
     group.bench_function("ema/resnet18", |b| b.iter(|| ema.update(0.99)));
     group.bench_function("queue/65536x128", |b| {
         b.iter(|| {
-            black_box(queue.rows());
+            let _ = black_box(queue.rows());
             queue.push(&new);
         });
     });

@@ -35,7 +35,7 @@ pub struct KMeans {
 pub struct Clusters {
     /// [k, D].
     pub centroids: Tensor,
-    /// The cluster of each row, [n] i64.
+    /// The cluster of each row, `[n]` i64.
     pub assignment: Tensor,
 }
 
@@ -79,7 +79,7 @@ impl KMeans {
     }
 }
 
-/// The place of the nearest centroid of each row: [n, D], [k, D] -> [n] i64.
+/// The place of the nearest centroid of each row: [n, D], [k, D] -> `[n]` i64.
 pub fn nearest(x: &Tensor, centroids: &Tensor, metric: Metric) -> Tensor {
     // |x - c|^2 = |x|^2 - 2 (x c - |c|^2 / 2), of which |x|^2 decides nothing.
     let offset = match metric {
@@ -92,7 +92,7 @@ pub fn nearest(x: &Tensor, centroids: &Tensor, metric: Metric) -> Tensor {
     Tensor::cat(&parts, 0)
 }
 
-/// Members of each of k clusters, [k] i64.
+/// Members of each of k clusters, `[k]` i64.
 pub fn sizes(assignment: &Tensor, k: i64) -> Tensor {
     assignment.bincount(None::<&Tensor>, k)
 }

@@ -11,7 +11,7 @@ pub fn cross_entropy(logits: &Tensor, target: &Tensor) -> Tensor {
 }
 
 /// InfoNCE (van den Oord et al. 2018, equation 4), the mean over anchors, from the similarities of each with its
-/// positive, [N], and with its negatives, [N, K]:
+/// positive, `[N]`, and with its negatives, [N, K]:
 ///
 /// ```text
 /// l_i = -log( e^(p_i / t) / (e^(p_i / t) + sum_k e^(n_ik / t)) )

@@ -43,7 +43,7 @@ impl Bank {
         self.0.copy()
     }
 
-    /// The rows at `places` [B] i64, [B, D].
+    /// The rows at `places` `[B]` i64, [B, D].
     pub fn at(&self, places: &Tensor) -> Tensor {
         self.0.index_select(0, places)
     }
@@ -53,7 +53,7 @@ impl Bank {
         assign(&self.0, rows);
     }
 
-    /// row <- normalise(tau row + (1 - tau) new) at `places` [B]; `new` is [B, D]. `tau` is the weight of the old row.
+    /// row <- normalise(tau row + (1 - tau) new) at `places` `[B]`; `new` is [B, D]. `tau` is the weight of the old row.
     pub fn update(&self, places: &Tensor, new: &Tensor, tau: f64) {
         no_grad(|| {
             let rows = normalise(&(self.at(places) * tau + new.detach() * (1.0 - tau)));

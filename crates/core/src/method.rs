@@ -48,7 +48,7 @@ impl Batch {
         self.views[0].x.device()
     }
 
-    /// The places of the images in the training set, [B] i64.
+    /// The places of the images in the training set, `[B]` i64.
     pub fn places(&self) -> Tensor {
         let places: Vec<i64> = self.index.iter().map(|&index| index as i64).collect();
         Tensor::from_slice(&places).to_device(self.device())

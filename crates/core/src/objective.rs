@@ -63,7 +63,7 @@ impl Given {
         Ok((a, b))
     }
 
-    /// Whole numbers from 0 to `below` - 1, [N].
+    /// Whole numbers from 0 to `below` - 1, `[N]`.
     ///
     /// # Errors
     /// If there is none of this name, or it is something else.

@@ -240,14 +240,14 @@ impl Define for DeepCluster {
 
     const INPUTS: &'static [&'static str] = &["a", "labels"];
 
-    /// `a`: scores of the clusters, [N, K], in version 2 before the division by the temperature; `labels`: [N].
+    /// `a`: scores of the clusters, [N, K], in version 2 before the division by the temperature; `labels`: `[N]`.
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let scores = given.rows("a")?;
         Ok(cluster_loss(scores, given.indices("labels", scores.size()[1])?, config.divisor()))
     }
 }
 
-/// l of scores [N, K] and the numbers of the clusters [N], the mean over rows.
+/// l of scores [N, K] and the numbers of the clusters `[N]`, the mean over rows.
 pub fn cluster_loss(scores: &Tensor, clusters: &Tensor, temperature: f64) -> Tensor {
     cross_entropy(&(scores / temperature), clusters)
 }

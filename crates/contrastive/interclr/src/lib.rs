@@ -276,7 +276,7 @@ fn dot(a: &Tensor, b: &Tensor) -> Tensor {
     (a * b).sum_dim_intlist([-1].as_slice(), false, None)
 }
 
-/// L_inter of the cosines of queries with their positives, [N], and with their negatives, [N, M].
+/// L_inter of the cosines of queries with their positives, `[N]`, and with their negatives, [N, M].
 pub fn inter_loss(positive: &Tensor, negatives: &Tensor, margin: f64, temperature: f64) -> Tensor {
     info_nce(&(positive - margin), negatives, temperature)
 }

@@ -167,7 +167,7 @@ impl SimClr {
     }
 }
 
-/// NT-Xent (equation 1), the mean over 2N rows, of the similarity of each with its positive, [2N], and with its
+/// NT-Xent (equation 1), the mean over 2N rows, of the similarity of each with its positive, `[2N]`, and with its
 /// negatives, [2N, K]; with `debias` the form of Chuang et al.
 pub fn nt_xent(positive: &Tensor, negatives: &Tensor, config: &Config) -> Tensor {
     match *config {
@@ -182,7 +182,7 @@ pub fn similarities(z: &Tensor, normalise: bool) -> Tensor {
     z.matmul(&z.tr())
 }
 
-/// The entries of [2N, 2N] at each row's positive (the same image's other view, N rows away), [2N], and at its
+/// The entries of [2N, 2N] at each row's positive (the same image's other view, N rows away), `[2N]`, and at its
 /// negatives, [2N, 2N - 2]. A row itself is in neither.
 pub fn pairs(s: &Tensor) -> (Tensor, Tensor) {
     let n = s.size()[0] / 2;

@@ -130,7 +130,7 @@ impl Define for Mae {
             heads > 0 && width > 0 && width % 4 == 0 && width % heads == 0,
             "decoder.width is {width} and decoder.heads {heads}; expected a width that both 4 and heads divide"
         );
-        at_least_one("decoder.depth", depth as i64)
+        at_least_one("decoder.depth", depth)
     }
 
     fn new(config: Config, setup: &Setup) -> Result<Mae> {
