@@ -25,7 +25,8 @@ pub struct Study {
     /// Changes to the configuration of every run.
     #[serde(default)]
     pub common: Table,
-    /// One table a method: `method = "simclr/cpu"`, and changes to its configuration.
+    /// One table a method: `method = "simclr/cpu"`, or `method = { name = "simclr/cpu", temperature = 0.5 }` with
+    /// settings of its own, and changes to the rest of its configuration.
     pub runs: Vec<Table>,
 }
 
@@ -66,8 +67,9 @@ impl Study {
         let mut configs: Vec<RunConfig> = Vec::new();
         for (i, run) in self.runs.iter().enumerate() {
             let mut run = run.clone();
-            let name = run.remove("method").and_then(|m| m.as_str().map(String::from));
-            let name = name.with_context(|| format!("run {} has no `method = \"NAME/PRESET\"`", i + 1))?;
+            let name = take_name(&mut run).with_context(|| {
+                format!("run {} has no `method = \"NAME/PRESET\"` or `method = {{ name = \"NAME/PRESET\", .. }}`", i + 1)
+            })?;
             let config = RunConfig::resolve(&name, &[self.common.clone(), run]);
             configs.push(config.with_context(|| format!("in run {} ({name})", i + 1))?);
         }
@@ -88,6 +90,19 @@ impl Study {
         baselines.extend(configs);
         let with = |seed: u64| baselines.iter().map(move |config| RunConfig { seed, ..config.clone() });
         Ok(self.seeds.iter().flat_map(|&seed| with(seed)).collect())
+    }
+}
+
+/// Takes the method's name and preset out of a run, and leaves the method's own settings in it.
+fn take_name(run: &mut Table) -> Option<String> {
+    match run.remove("method")? {
+        toml::Value::String(name) => Some(name),
+        toml::Value::Table(mut settings) => {
+            let name = settings.remove("name")?.as_str()?.to_owned();
+            run.insert("method".into(), settings.into());
+            Some(name)
+        }
+        _ => None,
     }
 }
 
