@@ -6,7 +6,7 @@
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use selfsup_benches::{normal, set_up, store_channels_last};
 use selfsup_core::encoder::{self, Encoder, EncoderConfig};
-use selfsup_core::method::ImageShape;
+use selfsup_core::method::{ImageShape, Shape};
 use selfsup_core::precision::{self, Precision};
 use selfsup_core::store::Store;
 use selfsup_core::tensor::channels_last;
@@ -31,7 +31,8 @@ struct Bench {
 impl Bench {
     fn new(config: EncoderConfig, image: ImageShape, last: bool) -> Bench {
         let store = Store::new(0, Device::Cpu);
-        let encoder = encoder::build(&(&store.root() / "encoder"), config, image).expect("the image fits the encoder");
+        let encoder = encoder::build(&(&store.root() / "encoder"), config, Shape::Image(image))
+            .expect("the image fits the encoder");
         let x = normal(&[BATCH, image.channels, image.size, image.size], 0);
         if last {
             store_channels_last(&store);

@@ -10,7 +10,7 @@ use selfsup_core::cluster::{Empty, KMeans, Metric};
 use selfsup_core::ema::Ema;
 use selfsup_core::encoder;
 use selfsup_core::memory::{Bank, Queue};
-use selfsup_core::method::ImageShape;
+use selfsup_core::method::{ImageShape, Shape};
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::Store;
 use selfsup_core::tensor::normalise;
@@ -25,7 +25,7 @@ fn memories(criterion: &mut Criterion) {
     let config = "resnet18-cifar".parse().expect("a known encoder");
     let image = ImageShape { channels: 3, size: 32 };
     for path in [root.clone(), &root.frozen() / "target"] {
-        let _ = encoder::build(&(path / "encoder"), config, image).expect("the image fits the encoder");
+        let _ = encoder::build(&(path / "encoder"), config, Shape::Image(image)).expect("the image fits the encoder");
     }
     let ema = Ema::new(&store, "encoder", "target.encoder").expect("two encoders of one kind");
     let queue = Queue::new(&root, "queue", 65_536, 128);

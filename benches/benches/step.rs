@@ -6,9 +6,9 @@
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use selfsup_benches::{Noise, set_up, store_channels_last};
-use selfsup_core::augment::views::{Plain, render_views};
+use selfsup_core::augment::views::{HostBatch, Plain};
 use selfsup_core::data::Images;
-use selfsup_core::method::{Batch, ImageShape, Method, Setup};
+use selfsup_core::method::{Batch, ImageShape, Method, Setup, Shape};
 use selfsup_core::optimiser::{Optimiser, clip_gradients};
 use selfsup_core::precision::{self, Precision};
 use selfsup_core::progress::{Progress, warmup_cosine};
@@ -42,12 +42,8 @@ impl Training {
         let size = config.train.batch;
         let images = Noise::new(BATCHES * size, SIZE, 1);
         let store = Store::new(config.seed, Device::Cpu);
-        let setup = Setup {
-            path: store.root(),
-            encoder: config.encoder,
-            image: ImageShape { channels: images.channels() as i64, size: SIZE as i64 },
-            samples: images.len(),
-        };
+        let image = ImageShape { channels: images.channels() as i64, size: SIZE as i64 };
+        let setup = Setup::new(store.root(), config.encoder, Shape::Image(image), images.len());
         let method = (registry::find(name)?.build)(&config.settings(), &setup)?;
         drop(setup);
         store_channels_last(&store);
@@ -55,9 +51,8 @@ impl Training {
         let recipes = run::recipes(&config, &*method);
         let batches = (0..BATCHES).map(|i| {
             let index: Vec<usize> = (i * size..(i + 1) * size).collect();
-            let views = render_views(&images, &index, &recipes, SIZE, &images.normalisation(), config.seed, 0)?;
-            let views = views.iter().map(|view| view.to_view(Device::Cpu)).collect();
-            Ok(Batch { views, index, seed: config.seed, epoch: 0 })
+            let made = HostBatch::render(&images, index, &recipes, SIZE, &images.normalisation(), config.seed, 0)?;
+            Ok(made.to_batch(Device::Cpu))
         });
         let batches = batches.collect::<anyhow::Result<_>>()?;
         Ok(Training { config, method, store, optimiser, images, batches, step: 0 })
@@ -70,7 +65,7 @@ impl Training {
         let at = Progress { step, steps, epoch: step / per_epoch, epochs: train.epochs };
         if step.is_multiple_of(per_epoch) {
             let normalisation = &self.images.normalisation();
-            let images = Plain { images: &self.images, size: SIZE, normalisation, device: Device::Cpu };
+            let images = Plain { samples: &self.images, size: SIZE, normalisation, device: Device::Cpu };
             drop(self.method.before_epoch(at, &images)?);
         }
         torch_ext::seed(Rng::new(self.config.seed, Purpose::Step, 0, step, 0).bits());

@@ -1,8 +1,10 @@
 //! What a data set is to the rest of the workspace.
 
 use crate::split::stratified_first;
+use crate::vocabulary::Vocabulary;
 use anyhow::{Result, ensure};
-use selfsup_core::data::{Image, Images, Normalisation};
+use selfsup_core::data::{Captions, Modality, Normalisation, Sample, Samples};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A data set with its official parts.
@@ -31,6 +33,8 @@ pub struct Dataset {
     pub normalisation: Normalisation,
     /// The side of its images in pixels; for own images the shorter side of the first one, at most 224.
     pub native_size: usize,
+    /// What the ids of token sequences, or of captions, stand for.
+    pub vocabulary: Option<Vocabulary>,
     /// What a reader of a result must know: how pixels were decoded, how a part was split off. May be empty.
     pub note: String,
 }
@@ -38,31 +42,31 @@ pub struct Dataset {
 /// Images with or without labels.
 #[derive(Clone)]
 pub struct Part {
-    pub images: Arc<dyn Images>,
+    pub samples: Arc<dyn Samples>,
     /// One label an image, below the number of classes.
     pub labels: Option<Vec<u16>>,
 }
 
 impl Part {
     /// Images with their labels.
-    pub(crate) fn labelled(images: impl Images + 'static, labels: Vec<u16>) -> Part {
-        debug_assert_eq!(images.len(), labels.len());
-        Part { images: Arc::new(images), labels: Some(labels) }
+    pub(crate) fn labelled(samples: impl Samples + 'static, labels: Vec<u16>) -> Part {
+        debug_assert_eq!(samples.len(), labels.len());
+        Part { samples: Arc::new(samples), labels: Some(labels) }
     }
 
     /// Images without labels.
-    pub(crate) fn unlabelled(images: impl Images + 'static) -> Part {
-        Part { images: Arc::new(images), labels: None }
+    pub(crate) fn unlabelled(samples: impl Samples + 'static) -> Part {
+        Part { samples: Arc::new(samples), labels: None }
     }
 
     /// The number of images.
     pub fn len(&self) -> usize {
-        self.images.len()
+        self.samples.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.images.is_empty()
+        self.samples.is_empty()
     }
 
     /// The images (and labels) at `rows`, in that order; shares the pixels with this part.
@@ -74,7 +78,7 @@ impl Part {
             anyhow::bail!("row {row} was asked for, but the part has {} images", self.len());
         }
         let labels = self.labels.as_ref().map(|labels| rows.iter().map(|&row| labels[row]).collect());
-        Ok(Part { images: Arc::new(Selection { images: Arc::clone(&self.images), rows: rows.to_vec() }), labels })
+        Ok(Part { samples: Arc::new(Selection { samples: Arc::clone(&self.samples), rows: rows.to_vec() }), labels })
     }
 
     /// The first `n` images, spread evenly over the classes where there are labels.
@@ -99,22 +103,30 @@ impl Dataset {
     }
 }
 
-/// Some rows of other images.
+/// Some rows of other samples.
 struct Selection {
-    images: Arc<dyn Images>,
+    samples: Arc<dyn Samples>,
     rows: Vec<usize>,
 }
 
-impl Images for Selection {
+impl Samples for Selection {
     fn len(&self) -> usize {
         self.rows.len()
     }
 
-    fn channels(&self) -> usize {
-        self.images.channels()
+    fn modality(&self) -> Modality {
+        self.samples.modality()
     }
 
-    fn image(&self, index: usize) -> Result<Image<'_>> {
-        self.images.image(self.rows[index])
+    fn sample(&self, index: usize) -> Result<Sample<'_>> {
+        self.samples.sample(self.rows[index])
+    }
+
+    fn caption(&self, index: usize) -> Option<Cow<'_, [u32]>> {
+        self.samples.caption(self.rows[index])
+    }
+
+    fn captions(&self) -> Option<Captions> {
+        self.samples.captions()
     }
 }

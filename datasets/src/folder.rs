@@ -282,6 +282,7 @@ pub(crate) fn open(path: &Path) -> Result<Dataset> {
             _ => Normalisation { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] },
         },
         native_size: height.min(width).clamp(1, 224) as usize,
+        vocabulary: None,
         note: notes.join("; "),
     })
 }

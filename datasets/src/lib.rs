@@ -35,6 +35,7 @@ mod sum;
 #[cfg(test)]
 mod tests;
 mod unpack;
+mod vocabulary;
 
 pub use catalogue::{Entry, list};
 pub use dataset::{Dataset, Part};
@@ -43,3 +44,4 @@ pub use load::load;
 pub use root::{bundled_root, data_root};
 pub use split::{hold_out, stratified_first, stratified_fraction};
 pub use store::{get, verify};
+pub use vocabulary::Vocabulary;

@@ -80,6 +80,7 @@ pub(crate) fn load_entry(entry: &Entry, root: &Path) -> Result<Dataset> {
         unlabelled: None,
         normalisation: Normalisation { mean: mean.to_vec(), std: std.to_vec() },
         native_size,
+        vocabulary: None,
         note: String::new(),
     };
     match entry.format {

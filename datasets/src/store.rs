@@ -212,7 +212,7 @@ fn verify_folder(path: &Path) -> Result<Vec<String>> {
         [(Some(&set.train), "train"), (set.test.as_ref(), "test"), (set.unlabelled.as_ref(), "unlabelled")]
     {
         if let Some(part) = part {
-            (0..part.len()).into_par_iter().try_for_each(|index| part.images.image(index).map(drop))?;
+            (0..part.len()).into_par_iter().try_for_each(|index| part.samples.sample(index).map(drop))?;
             lines.push(format!(
                 "{what}: {} images decoded{}",
                 part.len(),

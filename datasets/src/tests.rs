@@ -5,8 +5,9 @@ mod formats;
 mod published;
 mod transfers;
 
+use crate::Part;
 use anyhow::Result;
-use selfsup_core::data::Image;
+use selfsup_core::data::{Image, Modality, Sample};
 
 /// The message of an error, with all its causes.
 fn message<T>(outcome: Result<T>) -> String {
@@ -21,6 +22,19 @@ fn says<T>(outcome: Result<T>, parts: &[&str]) {
     let message = message(outcome);
     for part in parts {
         assert!(message.contains(part), "expected `{part}` in: {message}");
+    }
+}
+
+/// Image `row` of a part.
+fn decoded(part: &Part, row: usize) -> Result<Image<'_>> {
+    part.samples.sample(row).and_then(Sample::image)
+}
+
+/// Channels of a part's images.
+fn channels(part: &Part) -> usize {
+    match part.samples.modality() {
+        Modality::Images { channels } => channels,
+        other => panic!("expected images, not {}", other.plural()),
     }
 }
 

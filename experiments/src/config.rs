@@ -22,6 +22,9 @@ pub struct RunConfig {
     pub encoder: EncoderConfig,
     /// Height and width of full-size views; 0: those of the data set.
     pub size: usize,
+    /// The run whose tokenizer a two-stage method uses: its folder, or METHOD/PRESET, which is then trained first on the
+    /// same data; empty: none.
+    pub tokenizer: String,
     /// What to call this configuration beside its method's name, where a study has several; may be empty.
     pub variant: String,
     /// The method's `name` and its own settings.
@@ -36,7 +39,7 @@ pub struct RunConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvaluateConfig {
-    /// Of `knn`, `linear`, `finetune`, `geometry`.
+    /// Of `knn`, `linear`, `finetune`, `geometry`, `pretext`.
     pub protocols: Vec<String>,
     /// Epochs between two looks at the features of training images while training; 0: never.
     pub online_every: u64,
@@ -49,12 +52,12 @@ pub struct EvaluateConfig {
 }
 
 /// What `evaluate.protocols` may hold.
-pub const PROTOCOLS: [&str; 4] = ["knn", "linear", "finetune", "geometry"];
+pub const PROTOCOLS: [&str; 5] = ["knn", "linear", "finetune", "geometry", "pretext"];
 
 impl Default for EvaluateConfig {
     fn default() -> EvaluateConfig {
         EvaluateConfig {
-            protocols: ["knn", "linear", "geometry"].map(String::from).into(),
+            protocols: ["knn", "linear", "geometry", "pretext"].map(String::from).into(),
             online_every: 1,
             knn: Knn::default(),
             linear: Linear::default(),
@@ -71,6 +74,7 @@ impl Default for RunConfig {
             data: "fashion-mnist-10k".into(),
             encoder: EncoderConfig::ConvNet { tiny: false },
             size: 0,
+            tokenizer: String::new(),
             variant: String::new(),
             method: Table::new(),
             train: TrainConfig::default(),

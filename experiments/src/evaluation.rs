@@ -2,10 +2,11 @@
 
 use crate::config::RunConfig;
 use crate::registry::SUPERVISED;
-use crate::run::{Subject, recipes, training_images};
+use crate::run::{Subject, recipes, training_samples};
 use anyhow::{Context, Result};
-use selfsup_core::augment::views::{plain, render_views};
-use selfsup_core::data::{Images, Subset};
+use selfsup_core::augment::Recipe;
+use selfsup_core::augment::views::{HostBatch, plain, render_views};
+use selfsup_core::data::{Samples, Subset};
 use selfsup_core::method::Method;
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::{Store, assign};
@@ -13,7 +14,7 @@ use selfsup_core::{Device, Kind, Tensor, no_grad};
 use selfsup_datasets::{Dataset, Part};
 use selfsup_evaluate::{Features, Finetune, Geometry, Labelled, Network, finetune};
 
-/// Images that pass the encoder at once.
+/// Samples that pass the encoder at once.
 const BATCH: usize = 500;
 
 /// What the protocols gave.
@@ -27,21 +28,21 @@ pub struct Scores {
     pub n_test: usize,
 }
 
-/// Features of images by the frozen encoder, [N, D] f32 on the CPU.
+/// Features of samples by the frozen encoder, [N, D] f32 on the CPU.
 ///
 /// # Errors
-/// If an image cannot be read.
+/// If a sample cannot be read.
 pub fn extract(
     f: &dyn Fn(&Tensor) -> Tensor,
-    images: &dyn Images,
+    samples: &dyn Samples,
     subject: &Subject,
     dataset: &Dataset,
 ) -> Result<Tensor> {
-    let rows: Vec<usize> = (0..images.len()).collect();
+    let rows: Vec<usize> = (0..samples.len()).collect();
     let parts: Vec<Tensor> = rows
         .chunks(BATCH)
         .map(|index| {
-            let x = plain(images, index, subject.image.size as usize, &dataset.normalisation)?;
+            let x = plain(samples, index, subject.shape.size() as usize, &dataset.normalisation)?;
             Ok(no_grad(|| f(&x.to_device(subject.store.device()))).to_kind(Kind::Float).to_device(Device::Cpu))
         })
         .collect::<Result<_>>()?;
@@ -63,7 +64,7 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
     let wants = |protocol: &str| config.evaluate.protocols.iter().any(|p| p == protocol);
     let mut values = Vec::new();
     let mut epochs = if config.name() == crate::registry::RANDOM { 0 } else { config.train.epochs };
-    let mut steps = epochs * (training_images(dataset).len() / config.train.batch) as u64;
+    let mut steps = epochs * (training_samples(dataset).len() / config.train.batch) as u64;
     if config.evaluate.protocols.is_empty() {
         return Ok(Scores { values, epochs, steps, n_test: 0 });
     }
@@ -73,16 +74,23 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
             dataset.name
         )
     })?;
+    if wants("pretext") {
+        let scores = pretext(config, subject, dataset, test)?;
+        values.extend(scores.into_iter().map(|(metric, value)| ("pretext".into(), metric.into(), value)));
+    }
+    if config.name() != SUPERVISED && config.evaluate.protocols.iter().all(|p| p == "pretext") {
+        return Ok(Scores { values, epochs, steps, n_test: test.len() });
+    }
     let (train_labels, test_labels) = (labels(&dataset.train, dataset)?, labels(test, dataset)?);
     let classes = dataset.classes.len();
-    let train = Labelled { images: &*dataset.train.images, labels: &train_labels };
-    let held = Labelled { images: &*test.images, labels: &test_labels };
+    let train = Labelled { samples: &*dataset.train.samples, labels: &train_labels };
+    let held = Labelled { samples: &*test.samples, labels: &test_labels };
     let tune = |subject: &Subject, settings: &Finetune| {
         let features = |x: &Tensor, train: bool| subject.method.features(x, train);
         let network = Network {
             features: &features,
             store: &subject.store,
-            size: subject.image.size as usize,
+            size: subject.shape.size() as usize,
             normalisation: &dataset.normalisation,
         };
         selfsup_core::precision::with(config.train.precision, || {
@@ -98,8 +106,8 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
 
     let encode = |x: &Tensor| subject.method.features(x, false);
     let bank =
-        Features::new(extract(&encode, &*dataset.train.images, subject, dataset)?, Tensor::from_slice(&train_labels))?;
-    let queries = Features::new(extract(&encode, &*test.images, subject, dataset)?, Tensor::from_slice(&test_labels))?;
+        Features::new(extract(&encode, &*dataset.train.samples, subject, dataset)?, Tensor::from_slice(&train_labels))?;
+    let queries = Features::new(extract(&encode, &*test.samples, subject, dataset)?, Tensor::from_slice(&test_labels))?;
     if wants("knn") {
         values.push(("knn".into(), "accuracy".into(), config.evaluate.knn.accuracy(&bank, &queries, classes)?));
     }
@@ -114,7 +122,7 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
     if wants("geometry") {
         // Of the encoder's output, and of what the loss sees, where that is another thing.
         values.extend(geometry("geometry", &encode, config, subject, dataset, test)?);
-        let probe = plain(&*test.images, &[0], subject.image.size as usize, &dataset.normalisation)?;
+        let probe = plain(&*test.samples, &[0], subject.shape.size() as usize, &dataset.normalisation)?;
         if no_grad(|| subject.method.embedding(&probe.to_device(subject.store.device()))).is_some() {
             let embed = |x: &Tensor| subject.method.embedding(x).expect("it was there before");
             values.extend(geometry("embedding", &embed, config, subject, dataset, test)?);
@@ -130,6 +138,39 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
         }
     }
     Ok(Scores { values, epochs, steps, n_test: test.len() })
+}
+
+/// How well the method does on the test part what it was trained for: means over its samples. A method of one view sees
+/// them plain, a method of several sees its own views of them, drawn anew.
+fn pretext(config: &RunConfig, subject: &Subject, dataset: &Dataset, test: &Part) -> Result<Vec<(&'static str, f64)>> {
+    let mut recipes = recipes(config, &*subject.method);
+    if let [only] = recipes.as_mut_slice() {
+        *only = Recipe { size: only.size, ..Recipe::default() };
+    }
+    let rows: Vec<usize> = (0..test.len()).collect();
+    let mut sums: Vec<(&'static str, f64)> = Vec::new();
+    for index in rows.chunks(config.train.batch) {
+        let size = subject.shape.size() as usize;
+        // No epoch of training has this number, so these draws are new.
+        let batch = HostBatch::render(
+            &*test.samples,
+            index.to_vec(),
+            &recipes,
+            size,
+            &dataset.normalisation,
+            config.seed,
+            u64::MAX,
+        )?;
+        let batch = batch.to_batch(subject.store.device());
+        for (metric, value) in no_grad(|| subject.method.pretext(&batch)) {
+            let value = value.double_value(&[]) * index.len() as f64 / test.len() as f64;
+            match sums.iter_mut().find(|(known, _)| *known == metric) {
+                Some((_, sum)) => *sum += value,
+                None => sums.push((metric, value)),
+            }
+        }
+    }
+    Ok(sums)
 }
 
 fn snapshot(store: &Store) -> Vec<Tensor> {
@@ -152,7 +193,7 @@ fn geometry(
     dataset: &Dataset,
     test: &Part,
 ) -> Result<Vec<(String, String, f64)>> {
-    let x = extract(f, &*test.images, subject, dataset)?;
+    let x = extract(f, &*test.samples, subject, dataset)?;
     let recipes = recipes(config, &*subject.method);
     let views = match recipes.as_slice() {
         [] => None,
@@ -172,12 +213,12 @@ fn two_views(
     dataset: &Dataset,
     test: &Part,
 ) -> Result<(Tensor, Tensor)> {
-    let size = subject.image.size as usize;
+    let size = subject.shape.size() as usize;
     let rows: Vec<usize> = (0..test.len()).collect();
     let (mut a, mut b) = (Vec::new(), Vec::new());
     for index in rows.chunks(BATCH) {
         // No epoch of training has this number, so these draws are new.
-        let views = render_views(&*test.images, index, recipes, size, &dataset.normalisation, seed, u64::MAX)?;
+        let views = render_views(&*test.samples, index, recipes, size, &dataset.normalisation, seed, u64::MAX)?;
         for (view, into) in views.into_iter().zip([&mut a, &mut b]) {
             let x = view.to_view(subject.store.device()).x;
             into.push(no_grad(|| f(&x)).to_device(Device::Cpu));
@@ -203,11 +244,11 @@ impl Online {
     /// If an image cannot be read.
     pub fn new(config: &RunConfig, dataset: &Dataset, subject: &Subject) -> Result<Online> {
         let part = &dataset.train;
-        let size = subject.image.size as usize;
+        let size = subject.shape.size() as usize;
         let wanted = if size > 64 { 625 } else { 2500 };
         let mut index = Rng::new(config.seed, Purpose::Sample, 0, 0, 0).permutation(part.len());
         index.truncate(wanted);
-        let images = Subset::new(&*part.images, index.clone());
+        let images = Subset::new(&*part.samples, index.clone());
         let rows: Vec<usize> = (0..index.len()).collect();
         let x = plain(&images, &rows, size, &dataset.normalisation)?.to_device(subject.store.device());
         let labels = part

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod evaluation;
+pub mod first_stage;
 pub mod objective;
 pub mod preset;
 pub mod progress_bar;

@@ -7,7 +7,7 @@ use selfsup_experiments::objective::{nine_digits, objective};
 use selfsup_experiments::reporting::{Report, methods_csv};
 use selfsup_experiments::run::{self, End, Folder, Machine};
 use selfsup_experiments::study::{Study, compare};
-use selfsup_experiments::{evaluation, preset, registry};
+use selfsup_experiments::{evaluation, first_stage, preset, registry};
 use selfsup_report::results::{self, Row};
 use selfsup_report::table::colour_wanted;
 use std::path::{Path, PathBuf};
@@ -268,8 +268,8 @@ fn pretrain(
 ) -> Result<ExitCode> {
     let dataset = selfsup_datasets::load(&config.data, &machine.data_root)?;
     if dry_run {
-        let subject = run::build(config, &dataset, machine.device)?;
-        let per_epoch = run::training_images(&dataset).len() / config.train.batch;
+        let subject = run::build(config, first_stage::planned(config)?.as_ref(), &dataset, machine.device)?;
+        let per_epoch = run::training_samples(&dataset).len() / config.train.batch;
         print!("{}", config.to_toml()?);
         println!("# run: {}", config.run_id()?);
         println!(

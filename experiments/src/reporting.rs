@@ -2,12 +2,12 @@
 
 use crate::config::RunConfig;
 use crate::registry::{self, METHODS};
-use crate::run::{Meta, Subject, training_images};
+use crate::run::{Meta, Subject, training_samples};
 use anyhow::{Context, Result};
 use selfsup_core::augment::Recipe;
-use selfsup_core::augment::views::{plain, render_views};
+use selfsup_core::augment::views::{HostBatch, plain, render_views};
 use selfsup_core::data::Normalisation;
-use selfsup_core::method::{Batch, Entry};
+use selfsup_core::method::{Entry, Shape};
 use selfsup_core::{Device, Kind, Tensor, no_grad};
 use selfsup_datasets::Dataset;
 use selfsup_report::figure::{Axes, Figure, Series, bars, file_name, lines};
@@ -53,13 +53,46 @@ pub fn write_pictures(
     folder: &Path,
 ) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    let images = training_images(dataset);
-    let index: Vec<usize> = (0..COLUMNS.min(images.len())).collect();
-    let (size, normalisation) = (subject.image.size as usize, &dataset.normalisation);
+    let (size, normalisation) = (subject.shape.size() as usize, &dataset.normalisation);
+    if let Shape::Image(_) = subject.shape {
+        write_views(config, dataset, size, recipes, &folder.join("views.png"))?;
+    }
+
+    // What the method does to samples it was not trained on, where there are any.
+    let samples = dataset.test.as_ref().map_or(training_samples(dataset), |test| &*test.samples);
+    let index: Vec<usize> = (0..COLUMNS.min(samples.len())).collect();
+    let bare = [Recipe::default()];
+    let batch = HostBatch::render(samples, index, &bare, size, normalisation, config.seed, 0)?;
+    let batch = batch.to_batch(subject.store.device());
+    let (images, texts): (Vec<_>, Vec<_>) =
+        no_grad(|| subject.method.pictures(&batch)).into_iter().partition(|(_, x)| x.dim() == 4);
+    if !images.is_empty() {
+        let rows = images
+            .into_iter()
+            .map(|(caption, x)| Ok((caption.to_string(), to_pictures(&x, normalisation)?)))
+            .collect::<Result<_>>()?;
+        write_grid(&folder.join("pictures.png"), rows, size)?;
+    }
+    if let (false, Some(vocabulary)) = (texts.is_empty(), &dataset.vocabulary) {
+        let mut text = String::new();
+        for (caption, ids) in texts {
+            for row in Vec::<Vec<i64>>::try_from(ids.to_device(Device::Cpu))? {
+                text += &format!("== {caption}\n{}\n\n", vocabulary.decode(&row));
+            }
+        }
+        write_whole(&folder.join("texts.txt"), text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Training images and the run's views of them.
+fn write_views(config: &RunConfig, dataset: &Dataset, size: usize, recipes: &[Recipe], path: &Path) -> Result<()> {
+    let (samples, normalisation) = (training_samples(dataset), &dataset.normalisation);
+    let index: Vec<usize> = (0..COLUMNS.min(samples.len())).collect();
     let mut rows =
-        vec![("image".to_string(), to_pictures(&plain(images, &index, size, normalisation)?, normalisation)?)];
+        vec![("image".to_string(), to_pictures(&plain(samples, &index, size, normalisation)?, normalisation)?)];
     for epoch in 0..if recipes.len() == 1 { 2 } else { 1 } {
-        let views = render_views(images, &index, recipes, size, normalisation, config.seed, epoch)?;
+        let views = render_views(samples, &index, recipes, size, normalisation, config.seed, epoch)?;
         for view in views {
             let caption = format!("view {}", rows.len());
             // Views of another size are shown as large as the others.
@@ -67,24 +100,7 @@ pub fn write_pictures(
             rows.push((caption, to_pictures(&x, normalisation)?));
         }
     }
-    write_grid(&folder.join("views.png"), rows, size)?;
-
-    // What the method does to images it was not trained on, where there are any.
-    let images = dataset.test.as_ref().map_or(images, |test| &*test.images);
-    let index: Vec<usize> = (0..COLUMNS.min(images.len())).collect();
-    let bare = [Recipe::default()];
-    let views = render_views(images, &index, &bare, size, normalisation, config.seed, 0)?;
-    let views = views.iter().map(|view| view.to_view(subject.store.device())).collect();
-    let batch = Batch { views, index, seed: config.seed, epoch: 0 };
-    let pictures = no_grad(|| subject.method.pictures(&batch));
-    if pictures.is_empty() {
-        return Ok(());
-    }
-    let rows = pictures
-        .into_iter()
-        .map(|(caption, x)| Ok((caption.to_string(), to_pictures(&x, normalisation)?)))
-        .collect::<Result<_>>()?;
-    write_grid(&folder.join("pictures.png"), rows, size)
+    write_grid(path, rows, size)
 }
 
 /// What a table shows of all rows; results.csv has the rest.

@@ -7,14 +7,15 @@
 
 use crate::config::{RunConfig, differences};
 use crate::evaluation;
+use crate::first_stage::{self, FirstStage};
 use crate::progress_bar::Display;
 use crate::registry::{self, RANDOM, SUPERVISED};
 use crate::reporting::write_pictures;
 use anyhow::{Context, Result, ensure};
 use selfsup_core::augment::Recipe;
-use selfsup_core::data::Images;
+use selfsup_core::data::{Modality, Samples};
 use selfsup_core::encoder::{self, Encoder, EncoderConfig};
-use selfsup_core::method::{Batch, ImageShape, Loss, Method, Setup};
+use selfsup_core::method::{Batch, ImageShape, Loss, Method, SeriesShape, Setup, Shape, TokenShape, to_tokens};
 use selfsup_core::progress::Progress;
 use selfsup_core::store::Store;
 use selfsup_core::{Device, Tensor};
@@ -27,6 +28,7 @@ use selfsup_train::{Event, Outcome, Run, checkpoint, fit, load_weights};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -74,7 +76,19 @@ impl Machine {
 pub const COMMIT: &str = env!("SELFSUP_COMMIT");
 
 /// An encoder without a method: the random row, and what the supervised row starts from.
-struct Bare(Box<dyn Encoder>);
+struct Bare {
+    encoder: Box<dyn Encoder>,
+    /// Makes the tokens that the encoder reads, in a comparison of methods on image codes.
+    tokenizer: Option<Rc<dyn Method>>,
+}
+
+impl Bare {
+    fn new(setup: &Setup) -> Result<Bare> {
+        let shape = if setup.tokenizer.is_some() { Shape::Tokens(setup.tokens()?) } else { setup.shape };
+        let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, shape)?;
+        Ok(Bare { encoder, tokenizer: setup.tokenizer.clone() })
+    }
+}
 
 impl Method for Bare {
     fn views(&self) -> Vec<Recipe> {
@@ -86,7 +100,7 @@ impl Method for Bare {
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
-        self.0.forward(x, train)
+        self.encoder.forward(&to_tokens(x, self.tokenizer.as_deref().and_then(Method::tokenizer)), train)
     }
 }
 
@@ -94,30 +108,44 @@ impl Method for Bare {
 pub struct Subject {
     pub store: Store,
     pub method: Box<dyn Method>,
-    pub image: ImageShape,
+    pub shape: Shape,
 }
 
-/// The images that a method trains on: the unlabelled part where a data set has one, else the training part.
-pub fn training_images(dataset: &Dataset) -> &dyn Images {
-    &*dataset.unlabelled.as_ref().unwrap_or(&dataset.train).images
+/// What a method trains on: the unlabelled part where a data set has one, else the training part.
+pub fn training_samples(dataset: &Dataset) -> &dyn Samples {
+    &*dataset.unlabelled.as_ref().unwrap_or(&dataset.train).samples
 }
 
-/// Builds the method of a configuration, untrained.
+/// What a batch of a run holds.
+fn shape(config: &RunConfig, dataset: &Dataset) -> Shape {
+    let size = (if config.size == 0 { dataset.native_size } else { config.size }) as i64;
+    match training_samples(dataset).modality() {
+        Modality::Images { channels } => Shape::Image(ImageShape { channels: channels as i64, size }),
+        Modality::Tokens { vocabulary } => Shape::Tokens(TokenShape { vocabulary: vocabulary as i64, length: size }),
+        Modality::Series { channels } => Shape::Series(SeriesShape { channels: channels as i64, length: size }),
+    }
+}
+
+/// Builds the method of a configuration, untrained; `first` is the configuration of the first stage of a two-stage
+/// method, whose weights come later ([`first_stage::load`]).
 ///
 /// # Errors
 /// If the method cannot be built from it.
-pub fn build(config: &RunConfig, dataset: &Dataset, device: Device) -> Result<Subject> {
-    let images = training_images(dataset);
-    let size = if config.size == 0 { dataset.native_size } else { config.size };
-    let image = ImageShape { channels: images.channels() as i64, size: size as i64 };
+pub fn build(config: &RunConfig, first: Option<&RunConfig>, dataset: &Dataset, device: Device) -> Result<Subject> {
+    let samples = training_samples(dataset);
+    let shape = shape(config, dataset);
     let store = Store::new(config.seed, device);
-    let setup = Setup { path: store.root(), encoder: config.encoder, image, samples: images.len() };
+    let captions = samples.captions().map(|c| TokenShape { vocabulary: c.vocabulary as i64, length: c.length as i64 });
+    let normalisation = dataset.normalisation.clone();
+    let setup = Setup { captions, normalisation, ..Setup::new(store.root(), config.encoder, shape, samples.len()) };
+    let tokenizer = first.map(|first| first_stage::build(first, &setup)).transpose()?;
+    let setup = Setup { tokenizer, ..setup };
     let method: Box<dyn Method> = match config.name() {
-        RANDOM | SUPERVISED => Box::new(Bare(encoder::build(&(&setup.path / "encoder"), config.encoder, image)?)),
+        RANDOM | SUPERVISED => Box::new(Bare::new(&setup)?),
         name => (registry::find(name)?.build)(&config.settings(), &setup)?,
     };
     drop(setup);
-    Ok(Subject { store, method, image })
+    Ok(Subject { store, method, shape })
 }
 
 /// The recipes of a run: its own, or the method's.
@@ -134,10 +162,17 @@ pub struct Meta {
     pub device: String,
     pub command: String,
     pub parameters: usize,
+    /// The run that the first stage of a two-stage method comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<first_stage::Origin>,
     /// Seconds of training, over all parts of the run.
     pub train_seconds: f64,
     /// Images a second in the last part of the run.
     pub images_per_second: f64,
+}
+
+fn read_meta(folder: &Path) -> Option<Meta> {
+    serde_json::from_slice(&fs::read(folder.join("meta.json")).ok()?).ok()
 }
 
 /// How the folder of a run is used.
@@ -173,7 +208,9 @@ pub fn execute(
     if folder.resume && done.exists() {
         return Ok(End::Done(results::read(&results_path)?));
     }
-    let mut subject = build(config, dataset, machine.device)?;
+    let Some(first) = FirstStage::of(config, dataset, machine, folder, stop)? else { return Ok(End::Stopped) };
+    let mut subject = build(config, first.config(), dataset, machine.device)?;
+    first.load(&subject.store)?;
     let started = Instant::now();
     let mut meta = Meta {
         commit: COMMIT.into(),
@@ -182,11 +219,12 @@ pub fn execute(
         device: machine.text(),
         command: std::env::args().collect::<Vec<_>>().join(" "),
         parameters: subject.store.parameters(),
+        tokenizer: first.origin(),
         train_seconds: 0.0,
         images_per_second: 0.0,
     };
     let meta_path = folder.path.join("meta.json");
-    if let Some(old) = fs::read(&meta_path).ok().and_then(|bytes| serde_json::from_slice::<Meta>(&bytes).ok()) {
+    if let Some(old) = read_meta(folder.path) {
         meta.train_seconds = if folder.resume { old.train_seconds } else { 0.0 };
     }
     let mut outcome = Outcome::Finished;
@@ -296,7 +334,7 @@ fn train(
         recipes.len(),
         config.name()
     );
-    let size = subject.image.size as usize;
+    let size = subject.shape.size() as usize;
     let other = recipes.iter().map(|recipe| recipe.side(size)).find(|&side| side != size);
     ensure!(
         !matches!((config.encoder, other), (EncoderConfig::Vit { .. }, Some(_))),
@@ -310,13 +348,14 @@ fn train(
     let online = evaluation::Online::new(config, dataset, subject)?;
     let events = folder.path.join("events.out.tfevents.selfsup");
     let mut board = Writer::create(&events, seconds_since_1970())?;
-    let identity = config.hash()? + &format!("-s{}", config.seed);
+    let first = meta.tokenizer.as_ref().map_or(String::new(), |origin| format!("-{}", &origin.sha256[..8]));
+    let identity = config.hash()? + &format!("-s{}{first}", config.seed);
     let run = Run {
         method: &mut *subject.method,
         store: &subject.store,
-        images: training_images(dataset),
+        samples: training_samples(dataset),
         recipes: &recipes,
-        size: subject.image.size as usize,
+        size: subject.shape.size() as usize,
         normalisation: &dataset.normalisation,
         config: &config.train,
         seed: config.seed,
@@ -387,9 +426,11 @@ pub fn open(folder: &Path, machine: &Machine) -> Result<(RunConfig, Dataset, Sub
     })?;
     let config: RunConfig = toml::from_str(&text).with_context(|| path.display().to_string())?;
     let dataset = selfsup_datasets::load(&config.data, &machine.data_root)?;
-    let subject = build(&config, &dataset, machine.device)?;
+    let subject = build(&config, first_stage::of_run(folder)?.as_ref(), &dataset, machine.device)?;
     if ![RANDOM, SUPERVISED].contains(&config.name()) {
-        load_weights(folder, &subject.store)?;
+        load_weights(folder, &subject.store, "")?;
+    } else if let Some(origin) = read_meta(folder).and_then(|meta| meta.tokenizer) {
+        first_stage::reload(&origin, &subject.store)?;
     }
     Ok((config, dataset, subject))
 }

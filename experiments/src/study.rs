@@ -68,22 +68,28 @@ impl Study {
         for (i, run) in self.runs.iter().enumerate() {
             let mut run = run.clone();
             let name = take_name(&mut run).with_context(|| {
-                format!("run {} has no `method = \"NAME/PRESET\"` or `method = {{ name = \"NAME/PRESET\", .. }}`", i + 1)
+                format!(
+                    "run {} has no `method = \"NAME/PRESET\"` or `method = {{ name = \"NAME/PRESET\", .. }}`",
+                    i + 1
+                )
             })?;
             let config = RunConfig::resolve(&name, &[self.common.clone(), run]);
             configs.push(config.with_context(|| format!("in run {} ({name})", i + 1))?);
         }
         let mut baselines: Vec<RunConfig> = Vec::new();
         for config in &configs {
-            let same = |b: &RunConfig| (b.encoder, &b.data, b.size) == (config.encoder, &config.data, config.size);
+            let kind = |c: &RunConfig| (c.encoder, c.data.clone(), c.size, c.tokenizer.clone());
+            let same = |b: &RunConfig| kind(b) == kind(config);
             if baselines.iter().any(same) {
                 continue;
             }
             for name in [RANDOM, SUPERVISED] {
                 let bare = RunConfig::resolve(name, &[])?;
                 let train = TrainConfig { precision: config.train.precision, ..bare.train };
-                let (data, evaluate) = (config.data.clone(), config.evaluate.clone());
-                let bare = RunConfig { data, encoder: config.encoder, size: config.size, train, evaluate, ..bare };
+                let (data, evaluate, tokenizer) =
+                    (config.data.clone(), config.evaluate.clone(), config.tokenizer.clone());
+                let (encoder, size) = (config.encoder, config.size);
+                let bare = RunConfig { data, encoder, size, tokenizer, train, evaluate, ..bare };
                 baselines.push(bare);
             }
         }

@@ -1,16 +1,20 @@
-//! Encoders: images in, features out.
+//! Encoders: images, token sequences or series in, features out.
 //!
 //! Parameters carry torchvision's names (ResNet) and timm's (ViT).
 
 mod convnet;
+mod recurrent;
 mod resnet;
+mod transformer;
 mod vit;
 
 pub use convnet::ConvNet;
+pub use recurrent::Recurrent;
 pub use resnet::ResNet;
+pub use transformer::{Cache, Stack, Transformer, TransformerSize};
 pub use vit::{Block, Vit, sin_cos_positions};
 
-use crate::method::ImageShape;
+use crate::method::Shape;
 use crate::store::Path;
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -20,7 +24,7 @@ use tch::Tensor;
 
 /// A network from images to features.
 pub trait Encoder {
-    /// [B, C, H, W] -> [B, D] f32. In training, batch statistics normalise and the running ones move.
+    /// [B, ..] -> [B, D] f32. In training, batch statistics normalise and the running ones move.
     fn forward(&self, x: &Tensor, train: bool) -> Tensor;
 
     /// D.
@@ -40,6 +44,12 @@ pub enum EncoderConfig {
     ResNet { depth: u32, cifar: bool, zero: bool },
     /// ViT (Dosovitskiy et al. 2021) with fixed sine-cosine positions; features are the mean of the patch tokens.
     Vit { size: VitSize, patch: i64 },
+    /// Transformer over token sequences with learned positions (GPT-2's blocks), causal or not; features are the mean
+    /// over the tokens of the output (causal: of the middle block).
+    Transformer { size: TransformerSize, causal: bool },
+    /// Causal network over series: patches of steps and a GRU (CPC, van den Oord et al. 2018), all `width` wide;
+    /// features are the mean of the GRU's output.
+    Recurrent { width: i64, patch: i64 },
 }
 
 /// Width, depth and heads of a ViT.
@@ -71,7 +81,17 @@ impl EncoderConfig {
     /// How encoders are written; P is any patch size.
     pub const NAMES: &str = "convnet, convnet-tiny, resnet18, resnet34, resnet50, resnet18-cifar, resnet34-cifar, \
                              resnet50-cifar, each also with -zero behind it, vit-micro/P, vit-tiny/P, vit-small/P, \
-                             vit-base/P";
+                             vit-base/P; for token sequences transformer-nano, -micro, -mini, -base, each also with \
+                             -causal behind it; for series gru-WIDTH/P";
+
+    /// The kind of data it takes.
+    pub fn reads(self) -> &'static str {
+        match self {
+            EncoderConfig::ConvNet { .. } | EncoderConfig::ResNet { .. } | EncoderConfig::Vit { .. } => "images",
+            EncoderConfig::Transformer { .. } => "token sequences",
+            EncoderConfig::Recurrent { .. } => "series",
+        }
+    }
 }
 
 impl FromStr for EncoderConfig {
@@ -88,6 +108,18 @@ impl FromStr for EncoderConfig {
                 let depth = rest["resnet".len()..].parse().map_err(|_| unknown())?;
                 ensure!(matches!(depth, 18 | 34 | 50), unknown());
                 EncoderConfig::ResNet { depth, cifar, zero }
+            }
+            _ if name.starts_with("gru-") => {
+                let number = |text: &str| text.parse().ok().filter(|&n: &i64| n > 0);
+                let (width, patch) = name["gru-".len()..].split_once('/').ok_or_else(unknown)?;
+                let (Some(width), Some(patch)) = (number(width), number(patch)) else { bail!(unknown()) };
+                EncoderConfig::Recurrent { width, patch }
+            }
+            _ if name.starts_with("transformer-") => {
+                let rest = &name["transformer-".len()..];
+                let (size, causal) = rest.strip_suffix("-causal").map_or((rest, false), |rest| (rest, true));
+                let size = TransformerSize::named(size).ok_or_else(unknown)?;
+                EncoderConfig::Transformer { size, causal }
             }
             _ => {
                 let (size, patch) = name.split_once('/').ok_or_else(unknown)?;
@@ -122,6 +154,10 @@ impl fmt::Display for EncoderConfig {
                 };
                 write!(f, "vit-{size}/{patch}")
             }
+            EncoderConfig::Transformer { size, causal } => {
+                write!(f, "transformer-{}{}", size.name(), if *causal { "-causal" } else { "" })
+            }
+            EncoderConfig::Recurrent { width, patch } => write!(f, "gru-{width}/{patch}"),
         }
     }
 }
@@ -143,12 +179,30 @@ impl From<EncoderConfig> for String {
 /// Builds an encoder below `path`.
 ///
 /// # Errors
-/// If the image cannot be cut into the encoder's patches.
-pub fn build(path: &Path, config: EncoderConfig, image: ImageShape) -> Result<Box<dyn Encoder>> {
-    Ok(match config {
-        EncoderConfig::ConvNet { tiny } => Box::new(ConvNet::new(path, image.channels, tiny)),
-        EncoderConfig::ResNet { depth, cifar, zero } => Box::new(ResNet::new(path, image.channels, depth, cifar, zero)),
-        EncoderConfig::Vit { size, patch } => Box::new(Vit::new(path, image, size, patch)?),
+/// If it reads another kind of data, or the image cannot be cut into its patches.
+pub fn build(path: &Path, config: EncoderConfig, shape: Shape) -> Result<Box<dyn Encoder>> {
+    Ok(match (config, shape) {
+        (EncoderConfig::ConvNet { tiny }, Shape::Image(image)) => Box::new(ConvNet::new(path, image.channels, tiny)),
+        (EncoderConfig::ResNet { depth, cifar, zero }, Shape::Image(image)) => {
+            Box::new(ResNet::new(path, image.channels, depth, cifar, zero))
+        }
+        (EncoderConfig::Vit { size, patch }, Shape::Image(image)) => Box::new(Vit::new(path, image, size, patch)?),
+        (EncoderConfig::Transformer { size, causal }, Shape::Tokens(tokens)) => {
+            Box::new(Transformer::new(path, tokens, size, causal))
+        }
+        (EncoderConfig::Recurrent { width, patch }, Shape::Series(series)) => {
+            Box::new(Recurrent::new(path, series, width, patch)?)
+        }
+        _ => bail!(
+            "the encoder {config} reads {}, but the data are {}: choose {}",
+            config.reads(),
+            shape.plural(),
+            match shape {
+                Shape::Image(_) => "a convnet, resnet or vit",
+                Shape::Tokens(_) => "encoder=transformer-micro or another transformer",
+                Shape::Series(_) => "encoder=gru-64/2",
+            }
+        ),
     })
 }
 

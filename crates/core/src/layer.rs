@@ -34,6 +34,14 @@ impl Linear {
         }
     }
 
+    /// GPT-2's and BERT's layer: weight N(0, std), bias 0.
+    pub fn normal(path: &Path, input: i64, output: i64, std: f64) -> Linear {
+        Linear {
+            weight: path.variable("weight", &[output, input], Role::Weight, Init::Normal(std)),
+            bias: Some(path.variable("bias", &[output], Role::NoDecay, Init::Const(0.0))),
+        }
+    }
+
     /// [.., in] -> [.., out].
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.linear(&self.weight, self.bias.as_ref())

@@ -2,7 +2,8 @@
 
 use crate::augment::Recipe;
 use crate::augment::views::Plain;
-use crate::encoder::EncoderConfig;
+use crate::data::Normalisation;
+use crate::encoder::{self, Encoder, EncoderConfig};
 use crate::objective::Given;
 use crate::progress::Progress;
 use crate::rng::{Purpose, Rng};
@@ -10,21 +11,24 @@ use crate::store::Path;
 use anyhow::{Context, Result, bail};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
+use std::rc::Rc;
 use tch::{Device, Tensor};
 
-/// One view of every image of a batch.
+/// One view of every sample of a batch.
 pub struct View {
-    /// [B, C, S, S] f32, normalised.
+    /// Images [B, C, S, S] f32, tokens [B, T] i64 or series [B, C, T] f32: see [`Shape`].
     pub x: Tensor,
     /// How it was made, [B, P] f32; the columns are [`crate::augment::PARAMS`].
     pub params: Tensor,
 }
 
-/// What a loss sees of a batch: views of images and which images they are. There is no field for a label.
+/// What a loss sees of a batch: views of samples and which samples they are. There is no field for a label.
 pub struct Batch {
     /// As many as the method's recipes, in their order.
     pub views: Vec<View>,
-    /// The place of each image in the training set.
+    /// What was written beside each image, [B, T] i64, in a set of captioned images.
+    pub captions: Option<Tensor>,
+    /// The place of each sample in the training set.
     pub index: Vec<usize>,
     /// The run's seed.
     pub seed: u64,
@@ -33,12 +37,17 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The number of images.
+    /// Without captions.
+    pub fn new(views: Vec<View>, index: Vec<usize>, seed: u64, epoch: u64) -> Batch {
+        Batch { views, captions: None, index, seed, epoch }
+    }
+
+    /// The number of samples.
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// Whether there is no image.
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
@@ -48,7 +57,7 @@ impl Batch {
         self.views[0].x.device()
     }
 
-    /// The places of the images in the training set, `[B]` i64.
+    /// The places of the samples in the training set, `[B]` i64.
     pub fn places(&self) -> Tensor {
         let places: Vec<i64> = self.index.iter().map(|&index| index as i64).collect();
         Tensor::from_slice(&places).to_device(self.device())
@@ -87,6 +96,17 @@ impl Loss {
     }
 }
 
+/// What a batch holds of each sample. The tensors of a view begin with B.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// [B, C, S, S] f32, normalised.
+    Image(ImageShape),
+    /// [B, T] i64, [`crate::augment::views::PADDING`] behind the end of a sequence.
+    Tokens(TokenShape),
+    /// [B, C, T] f32, normalised, NaN behind the end of a series.
+    Series(SeriesShape),
+}
+
 /// The shape of an image of a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageShape {
@@ -96,15 +116,130 @@ pub struct ImageShape {
     pub size: i64,
 }
 
+/// The shape of a token sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenShape {
+    /// Ids are below it.
+    pub vocabulary: i64,
+    /// T, the tokens of a view.
+    pub length: i64,
+}
+
+/// The shape of a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeriesShape {
+    pub channels: i64,
+    /// T, the steps of a view.
+    pub length: i64,
+}
+
+impl Shape {
+    /// `images`, `token sequences` or `series`.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Shape::Image(_) => "images",
+            Shape::Tokens(_) => "token sequences",
+            Shape::Series(_) => "series",
+        }
+    }
+
+    /// Height and width of an image, the length of a sequence or series: the `size` of a run.
+    pub fn size(self) -> i64 {
+        match self {
+            Shape::Image(image) => image.size,
+            Shape::Tokens(tokens) => tokens.length,
+            Shape::Series(series) => series.length,
+        }
+    }
+}
+
+/// Images [B, C, S, S] as sequences of the tokenizer's codes, [B, h w] i64; token sequences as they are.
+pub fn to_tokens(x: &Tensor, tokenizer: Option<&dyn Tokenizer>) -> Tensor {
+    match tokenizer {
+        Some(tokenizer) if x.dim() == 4 => tch::no_grad(|| tokenizer.encode(x).flatten(1, 2)),
+        _ => x.shallow_clone(),
+    }
+}
+
 /// What a method is built from.
 pub struct Setup<'a> {
     /// Where to make its variables.
     pub path: Path<'a>,
     /// The encoder to train, by recipe: the method builds it under its own names, as often as its paper says.
     pub encoder: EncoderConfig,
-    pub image: ImageShape,
-    /// Images in the training set.
+    pub shape: Shape,
+    /// What was taken off the pixels: for a method that needs them as they were.
+    pub normalisation: Normalisation,
+    /// Samples in the training set.
     pub samples: usize,
+    /// The captions of the images, where they have any.
+    pub captions: Option<TokenShape>,
+    /// The trained and frozen first stage of a two-stage method, where the run names one. Its weights lie in the same
+    /// store, so that saving the store saves it.
+    pub tokenizer: Option<Rc<dyn Method>>,
+}
+
+impl<'a> Setup<'a> {
+    /// With neither captions nor tokenizer, pixels in [0, 1].
+    pub fn new(path: Path<'a>, encoder: EncoderConfig, shape: Shape, samples: usize) -> Setup<'a> {
+        let channels = match shape {
+            Shape::Image(image) => image.channels as usize,
+            Shape::Tokens(_) => 0,
+            Shape::Series(series) => series.channels as usize,
+        };
+        let normalisation = Normalisation { mean: vec![0.0; channels], std: vec![1.0; channels] };
+        Setup { path, encoder, shape, normalisation, samples, captions: None, tokenizer: None }
+    }
+
+    /// The shape of the images.
+    ///
+    /// # Errors
+    /// If the data are no images.
+    pub fn image(&self) -> Result<ImageShape> {
+        match self.shape {
+            Shape::Image(image) => Ok(image),
+            other => bail!("the method takes images, but the data are {}: choose another `data`", other.plural()),
+        }
+    }
+
+    /// The shape of the token sequences: those of the data, or the codes that the tokenizer makes of images (their rows
+    /// one after the other).
+    ///
+    /// # Errors
+    /// If the data are neither token sequences nor images with a tokenizer.
+    pub fn tokens(&self) -> Result<TokenShape> {
+        match (self.shape, self.tokenizer.as_deref().and_then(Method::tokenizer)) {
+            (Shape::Tokens(tokens), _) => Ok(tokens),
+            (Shape::Image(image), Some(tokenizer)) => {
+                let grid = tokenizer.grid(image.size);
+                Ok(TokenShape { vocabulary: tokenizer.vocabulary(), length: grid * grid })
+            }
+            (other, _) => bail!(
+                "the method takes token sequences, but the data are {}: choose another `data`, or give images a \
+                 `tokenizer`",
+                other.plural()
+            ),
+        }
+    }
+
+    /// The shape of the series.
+    ///
+    /// # Errors
+    /// If the data are no series.
+    pub fn series(&self) -> Result<SeriesShape> {
+        match self.shape {
+            Shape::Series(series) => Ok(series),
+            other => bail!("the method takes series, but the data are {}: choose another `data`", other.plural()),
+        }
+    }
+
+    /// Builds the run's encoder below `path`.
+    ///
+    /// # Errors
+    /// If the encoder cannot read what the data hold.
+    pub fn build_encoder(&self, path: &Path) -> Result<Box<dyn Encoder>> {
+        encoder::build(path, self.encoder, self.shape)
+    }
 }
 
 /// A method while it runs.
@@ -115,7 +250,7 @@ pub trait Method {
     /// The paper's objective on one batch.
     fn loss(&mut self, batch: &Batch, at: Progress) -> Loss;
 
-    /// What evaluation sees: [B, C, S, S] -> [B, D], the encoder's output, before any projector.
+    /// What evaluation sees: x [B, ..] -> [B, D], the encoder's output, before any projector.
     /// `train` is false except in fine-tuning.
     fn features(&self, x: &Tensor, train: bool) -> Tensor;
 
@@ -143,11 +278,38 @@ pub trait Method {
     /// Called after every optimiser step: moving averages, normalised prototypes.
     fn after_step(&mut self, _at: Progress) {}
 
+    /// How well the method does what it was trained for, on samples that it was not trained on: means over the batch, by
+    /// name (`accuracy`, `bits_per_dim`, `reconstruction_error`). Nothing moves, no graph is built.
+    fn pretext(&self, _batch: &Batch) -> Vec<(&'static str, Tensor)> {
+        Vec::new()
+    }
+
+    /// The codebook that another method may predict, where this one has learned such a thing (VQ-VAE, VQ-GAN, dVAE).
+    fn tokenizer(&self) -> Option<&dyn Tokenizer> {
+        None
+    }
+
     /// Pictures of what the method does to `x` [B, C, S, S]: named rows of B images [B, C, S, S], all in the
-    /// normalised space of `x` (MAE: the masked input and the reconstruction).
+    /// normalised space of `x` (MAE: the masked input and the reconstruction). A method of text gives rows of token
+    /// sequences [B, T] i64 instead.
     fn pictures(&self, _x: &Batch) -> Vec<(&'static str, Tensor)> {
         Vec::new()
     }
+}
+
+/// Images as grids of discrete codes: what the first stage of a two-stage method learns.
+pub trait Tokenizer {
+    /// Images [B, C, S, S] -> codes [B, h, w] i64 below [`Tokenizer::vocabulary`].
+    fn encode(&self, x: &Tensor) -> Tensor;
+
+    /// Codes [B, h, w] i64 -> images [B, C, S, S] in the normalised space of the images that it was trained on.
+    fn decode(&self, codes: &Tensor) -> Tensor;
+
+    /// The number of codes, K.
+    fn vocabulary(&self) -> i64;
+
+    /// h and w of an image of `size` pixels.
+    fn grid(&self, size: i64) -> i64;
 }
 
 /// The family of a method: the folder of its crate and a column of every table.

@@ -7,7 +7,7 @@ use crate::split::{Use, stratified};
 use anyhow::{Result, ensure};
 use selfsup_core::augment::views::{plain, render_views};
 use selfsup_core::augment::{Crop, Recipe};
-use selfsup_core::data::{Images, Normalisation};
+use selfsup_core::data::{Modality, Normalisation, Samples};
 use selfsup_core::layer::Linear;
 use selfsup_core::loss::cross_entropy;
 use selfsup_core::optimiser::{Optimiser, OptimiserConfig};
@@ -76,7 +76,7 @@ pub struct Network<'a> {
 /// One split: images, and the label of each.
 #[derive(Clone, Copy)]
 pub struct Labelled<'a> {
-    pub images: &'a dyn Images,
+    pub samples: &'a dyn Samples,
     pub labels: &'a [i64],
 }
 
@@ -123,7 +123,7 @@ pub fn finetune(
 
     let device = network.store.device();
     let classifier = {
-        let probe = plain(train.images, &labelled[..1], network.size, network.normalisation)?;
+        let probe = plain(train.samples, &labelled[..1], network.size, network.normalisation)?;
         let size = no_grad(|| (network.features)(&probe.to_device(device), false)).size();
         ensure!(size.len() == 2, "fine-tuning needs features of shape [images, dimensions], not {size:?}");
         Head::new(seed, network.store, size[1], classes)
@@ -132,6 +132,9 @@ pub fn finetune(
     variables.extend(classifier.store.trainable());
     let mut optimiser_state = Optimiser::new(optimiser, variables)?;
 
+    // The recipe is for images; sequences are shown as they are.
+    let recipe = if matches!(train.samples.modality(), Modality::Images { .. }) { recipe } else { &Recipe::default() };
+    let recipes = std::slice::from_ref(recipe);
     let batch = batch.min(labelled.len());
     let per_epoch = (labelled.len() / batch) as u64;
     let steps = epochs * per_epoch;
@@ -143,8 +146,7 @@ pub fn finetune(
         let mut total = Tensor::zeros([], (Kind::Double, device));
         for (step, index) in order.chunks_exact(batch).enumerate() {
             let at = Progress { step: epoch * per_epoch + step as u64, steps, epoch, epochs };
-            let recipes = std::slice::from_ref(recipe);
-            let views = render_views(train.images, index, recipes, network.size, network.normalisation, seed, epoch)?;
+            let views = render_views(train.samples, index, recipes, network.size, network.normalisation, seed, epoch)?;
             let logits = classifier.linear.forward(&(network.features)(&views[0].to_view(device).x, true));
             let loss = cross_entropy(&logits, &train.labels_of(index).to_device(device));
             optimiser_state.zero_grad()?;
@@ -181,10 +183,10 @@ impl Head {
 
 fn accuracy(network: &Network, classifier: &Linear, test: Labelled) -> Result<f64> {
     let device = network.store.device();
-    let index: Vec<usize> = (0..test.images.len()).collect();
+    let index: Vec<usize> = (0..test.samples.len()).collect();
     let mut right = 0;
     for index in index.chunks(TEST_BATCH) {
-        let x = plain(test.images, index, network.size, network.normalisation)?.to_device(device);
+        let x = plain(test.samples, index, network.size, network.normalisation)?.to_device(device);
         let predicted = classifier.forward(&(network.features)(&x, false)).argmax(1, false);
         right += predicted.eq_tensor(&test.labels_of(index).to_device(device)).sum(Kind::Int64).int64_value(&[]);
     }
@@ -193,7 +195,7 @@ fn accuracy(network: &Network, classifier: &Linear, test: Labelled) -> Result<f6
 
 impl Labelled<'_> {
     fn check(&self, split: &str, classes: usize) -> Result<()> {
-        let (images, labels) = (self.images.len(), self.labels.len());
+        let (images, labels) = (self.samples.len(), self.labels.len());
         ensure!(images == labels, "the {split} set has {images} images but {labels} labels: each image needs one");
         ensure!(images > 0, "the {split} set is empty: fine-tuning needs images");
         if let Some(bad) = self.labels.iter().find(|&&label| label < 0 || label >= classes as i64) {

@@ -33,7 +33,7 @@ impl Stripes {
     }
 
     fn labelled(&self) -> Labelled<'_> {
-        Labelled { images: self, labels: &self.labels }
+        Labelled { samples: self, labels: &self.labels }
     }
 }
 

@@ -4,28 +4,28 @@ use crate::checkpoint;
 use crate::record::{Record, Records};
 use anyhow::{Context, Result, ensure};
 use selfsup_core::augment::Recipe;
-use selfsup_core::augment::views::{HostView, Plain, render_views};
-use selfsup_core::data::{Images, Normalisation};
-use selfsup_core::method::{Batch, Loss, Method};
+use selfsup_core::augment::views::{HostBatch, Plain};
+use selfsup_core::data::{Normalisation, Samples};
+use selfsup_core::method::{Loss, Method};
 use selfsup_core::optimiser::{Optimiser, OptimiserConfig, clip_gradients};
 use selfsup_core::precision::{self, Precision};
 use selfsup_core::progress::{Progress, warmup_cosine};
 use selfsup_core::rng::{Purpose, Rng};
-use selfsup_core::store::Store;
+use selfsup_core::store::{Store, Variable};
 use selfsup_core::tensor::channels_last;
 use selfsup_core::{Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, channel, sync_channel};
+use std::sync::mpsc::{channel, sync_channel};
 
 /// How to train. The learning rate rises over `warmup` epochs and falls as half a cosine, step by step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
     pub epochs: u64,
-    /// Images of a step; what is left of an epoch, less than a batch, is left out.
+    /// Samples of a step; what is left of an epoch, less than a batch, is left out.
     pub batch: usize,
     /// In epochs.
     pub warmup: f64,
@@ -81,10 +81,10 @@ pub struct Run<'a> {
     pub method: &'a mut dyn Method,
     /// Where the method's variables live.
     pub store: &'a Store,
-    pub images: &'a dyn Images,
+    pub samples: &'a dyn Samples,
     /// One per view, as the method states them or as a configuration replaces them.
     pub recipes: &'a [Recipe],
-    /// Height and width of full-size views.
+    /// Height and width of full-size views, or the length of sequences.
     pub size: usize,
     pub normalisation: &'a Normalisation,
     pub config: &'a TrainConfig,
@@ -141,12 +141,12 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
     // What the run consists of.
     let config = run.config;
     config.check()?;
-    let per_epoch = (run.images.len() / config.batch) as u64;
+    let per_epoch = (run.samples.len() / config.batch) as u64;
     ensure!(
         per_epoch > 0,
-        "a batch of {} cannot be drawn from {} images: choose a smaller `train.batch`",
+        "a batch of {} cannot be drawn from {} samples: choose a smaller `train.batch`",
         config.batch,
-        run.images.len()
+        run.samples.len()
     );
     let steps = per_epoch * config.epochs;
     let moment = |step: u64| Progress { step, steps, epoch: step / per_epoch, epochs: config.epochs };
@@ -172,7 +172,8 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
     };
 
     // Views are made on other threads, two batches ahead.
-    let (images, recipes, size, normalisation, seed) = (run.images, run.recipes, run.size, run.normalisation, run.seed);
+    let (samples, recipes, size, normalisation, seed) =
+        (run.samples, run.recipes, run.size, run.normalisation, run.seed);
     let batch_size = config.batch;
     std::thread::scope(|scope| {
         let (sender, views) = sync_channel(2);
@@ -185,14 +186,14 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
                 if step == start || step % per_epoch == 0 {
                     let choice = if ask { chosen.recv().unwrap_or(None) } else { None };
                     ask = choice.is_some();
-                    order =
-                        choice.unwrap_or_else(|| Rng::new(seed, Purpose::Order, epoch, 0, 0).permutation(images.len()));
+                    order = choice
+                        .unwrap_or_else(|| Rng::new(seed, Purpose::Order, epoch, 0, 0).permutation(samples.len()));
                 }
                 let from = (step % per_epoch) as usize * batch_size;
                 let index = order[from..from + batch_size].to_vec();
-                let made = render_views(images, &index, recipes, size, normalisation, seed, epoch);
+                let made = HostBatch::render(samples, index, recipes, size, normalisation, seed, epoch);
                 let failed = made.is_err();
-                if sender.send(made.map(|views| (index, views))).is_err() || failed {
+                if sender.send(made).is_err() || failed {
                     return;
                 }
             }
@@ -202,7 +203,7 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
         for step in start..steps {
             let at = moment(step);
             if step % per_epoch == 0 {
-                let plain = Plain { images, size, normalisation, device: run.store.device() };
+                let plain = Plain { samples, size, normalisation, device: run.store.device() };
                 let redrawn = precision::with(config.precision, || run.method.before_epoch(at, &plain));
                 for name in redrawn.with_context(|| format!("before epoch {}", at.epoch))? {
                     optimiser.forget(&name)?;
@@ -211,7 +212,7 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
             if ask && (step == start || step % per_epoch == 0) {
                 let order = run.method.order(at);
                 let wanted = per_epoch as usize * batch_size;
-                let usable = order.as_ref().is_none_or(|o| o.len() >= wanted && o.iter().all(|&i| i < images.len()));
+                let usable = order.as_ref().is_none_or(|o| o.len() >= wanted && o.iter().all(|&i| i < samples.len()));
                 ensure!(usable, "the method's order of an epoch must hold {wanted} places of images or more");
                 ask = order.is_some();
                 let _ = orders.send(order); // a thread that has ended tells why through `views`
@@ -219,7 +220,8 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
 
             // One step: views, loss, gradient, update.
             selfsup_core::torch_ext::seed(Rng::new(seed, Purpose::Step, 0, step, 0).bits());
-            let batch = next_batch(&views, run.store, seed, at.epoch)?;
+            let made = views.recv().context("the thread that makes views ended early")??;
+            let batch = made.to_batch(run.store.device());
             let loss = precision::with(config.precision, || run.method.loss(&batch, at));
             let total = loss.total.double_value(&[]);
             if !total.is_finite() {
@@ -277,7 +279,7 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
 }
 
 /// Where the checkpoint of a run lies.
-fn checkpoint_path(folder: &Path) -> PathBuf {
+pub fn checkpoint_path(folder: &Path) -> PathBuf {
     folder.join("checkpoints").join("last.safetensors")
 }
 
@@ -289,17 +291,6 @@ fn store_channels_last(store: &Store) {
             tensor.set_data(&channels_last(&tensor.detach()));
         }
     });
-}
-
-fn next_batch(
-    views: &Receiver<Result<(Vec<usize>, Vec<HostView>)>>,
-    store: &Store,
-    seed: u64,
-    epoch: u64,
-) -> Result<Batch> {
-    let (index, views) = views.recv().context("the thread that makes views ended early")??;
-    let views = views.iter().map(|view| view.to_view(store.device())).collect();
-    Ok(Batch { views, index, seed, epoch })
 }
 
 /// Sums of the loss and its parts since the last record.
@@ -360,14 +351,20 @@ fn load(run: &Run, optimiser: &mut Optimiser) -> Result<State> {
     Ok(state)
 }
 
-/// Gives a method's variables the weights of a run's last checkpoint.
+/// Gives variables the weights of a run's last checkpoint: all of the store, or those below the name `below`, which the
+/// run knew without it.
 ///
 /// # Errors
 /// If there is none, or it holds other variables.
-pub fn load_weights(folder: &Path, store: &Store) -> Result<()> {
+pub fn load_weights(folder: &Path, store: &Store, below: &str) -> Result<()> {
     let path = checkpoint_path(folder);
     let saved = checkpoint::read(&path)?;
-    checkpoint::restore(&store.variables(), &saved.tensors, "model.").with_context(|| path.display().to_string())
+    let variables = if below.is_empty() { store.variables() } else { store.below(below) };
+    let variables: Vec<Variable> = variables
+        .into_iter()
+        .map(|v| Variable { name: v.name[if below.is_empty() { 0 } else { below.len() + 1 }..].into(), ..v })
+        .collect();
+    checkpoint::restore(&variables, &saved.tensors, "model.").with_context(|| path.display().to_string())
 }
 
 /// Why a loss is not finite, as far as can be seen.

@@ -4,7 +4,7 @@ pub mod checkpoint;
 mod fit;
 mod record;
 
-pub use fit::{Event, Outcome, Run, TrainConfig, fit, load_weights};
+pub use fit::{Event, Outcome, Run, TrainConfig, checkpoint_path, fit, load_weights};
 pub use record::Record;
 
 #[cfg(test)]

@@ -166,7 +166,7 @@ fn train(folder: &Path, n: usize, epochs: u64, breaks: u64) -> Result<(Outcome, 
     let run = Run {
         method: &mut method,
         store: &store,
-        images: &Grey(n),
+        samples: &Grey(n),
         recipes: &[Recipe::default()],
         size: 4,
         normalisation: &Normalisation { mean: vec![0.5], std: vec![0.5] },

@@ -1,6 +1,6 @@
 //! Own images.
 
-use super::{says, shape};
+use super::{channels, decoded, says, shape};
 use crate::folder::decode;
 use crate::{Dataset, load, verify};
 use image::{DynamicImage, GrayImage, ImageFormat, LumaA, Rgb, RgbImage, Rgba};
@@ -53,12 +53,12 @@ fn parts_classes_sizes_and_kinds() {
     let set = open(&path).expect("a right folder");
     assert_eq!(set.classes, ["ant", "zebra"]);
     assert_eq!(set.train.labels, Some(vec![0, 1, 1]));
-    assert_eq!(set.train.images.channels(), 3);
-    let sizes: Vec<_> = (0..3).map(|row| shape(&set.train.images.image(row).expect("an image"))).collect();
+    assert_eq!(channels(&set.train), 3);
+    let sizes: Vec<_> = (0..3).map(|row| shape(&decoded(&set.train, row).expect("an image"))).collect();
     assert_eq!(sizes, [[8, 12, 3], [8, 9, 3], [8, 16, 3]]);
     let test = set.test.expect("a test part");
     assert_eq!(test.labels, Some(vec![1]));
-    let grey = test.images.image(0).expect("an image");
+    let grey = decoded(&test, 0).expect("an image");
     assert_eq!((shape(&grey), &grey.pixels[..6]), ([6, 5, 3], &[7; 6][..]));
     assert_eq!(set.unlabelled.expect("an unlabelled part").len(), 1);
     assert!(set.note.contains("tested on `val`") && set.note.contains("`extra` is left out"), "{}", set.note);
@@ -85,8 +85,8 @@ fn a_flat_folder_has_no_labels_and_grey_stays_grey() {
     let (_folder, path) = tree(&[("b.png", grey(2)), ("a.png", grey(1))]);
     let set = open(&path).expect("a right folder");
     assert!(set.classes.is_empty() && set.test.is_none() && set.train.labels.is_none());
-    assert_eq!((set.train.images.channels(), set.normalisation.mean.len(), set.native_size), (1, 1, 224));
-    let first = set.train.images.image(0).expect("an image");
+    assert_eq!((channels(&set.train), set.normalisation.mean.len(), set.native_size), (1, 1, 224));
+    let first = decoded(&set.train, 0).expect("an image");
     assert_eq!((shape(&first), first.pixels[0]), ([400, 300, 1], 1));
 }
 
@@ -151,7 +151,7 @@ fn broken_folders_are_refused_with_the_file() {
         ("test/a/1.jpg", whole.clone()),
     ]);
     let set = open(&path).expect("headers are read only up to the first colour image");
-    let image = |row: usize| set.train.images.image(row);
+    let image = |row: usize| decoded(&set.train, row);
     assert!(image(0).is_ok());
     says(image(1), &["2.jpg is cut short"]);
     says(image(2), &["3.jpg"]);

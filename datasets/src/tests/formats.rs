@@ -1,6 +1,6 @@
 //! IDX, CIFAR and STL-10.
 
-use super::says;
+use super::{decoded, says};
 use crate::cifar::{self, Kind};
 use crate::content::Content;
 use crate::{bundled_root, idx, load, stl10, verify};
@@ -148,7 +148,7 @@ fn the_bundled_set_is_whole_and_balanced() {
         assert!((0..10).all(|class| labels.iter().filter(|&&label| label == class).count() == each));
     }
     // The sums and the constants in the code are those of the pixels.
-    let image = |row| set.train.images.image(row).expect("in memory");
+    let image = |row| decoded(&set.train, row).expect("in memory");
     let (mut sum, mut squares) = (0.0, 0.0);
     for row in 0..set.train.len() {
         for &pixel in image(row).pixels.iter() {
@@ -171,7 +171,7 @@ fn a_limit_takes_the_first_of_each_class_and_stays_in_the_name() {
     let labels = set.train.labels.as_ref().expect("labels");
     assert!((0..10).all(|class| labels.iter().filter(|&&label| label == class).count() == 50));
     assert_eq!(set.test.expect("a test part").len(), 500);
-    assert_eq!(set.train.images.image(0).expect("pixels").pixels, whole.train.images.image(0).expect("pixels").pixels);
+    assert_eq!(decoded(&set.train, 0).expect("pixels").pixels, decoded(&whole.train, 0).expect("pixels").pixels);
     says(whole.train.select(&[3, 10_000]), &["row 10000", "10000 images"]);
     says(load("fashion-mnist-10k:0", Path::new("nowhere")), &["a limit of 0 images"]);
     says(load("fashion-mnist-10k:99999999999999999999999", Path::new("nowhere")), &["too large"]);

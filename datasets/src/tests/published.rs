@@ -3,6 +3,7 @@
 //! Expected are `fashion-mnist/` (the four published files), `cifar10/cifar10-jpeg75.tar.gz` and
 //! `cifar10/exact-sample/` (the first records of the official files).
 
+use super::decoded;
 use crate::cifar::{self, Kind};
 use crate::sum;
 use crate::{get, load, verify};
@@ -52,7 +53,7 @@ fn fashion_mnist_is_verified_and_contains_the_bundled_set() {
     let bundled = load("fashion-mnist-10k", root.path()).expect("the bundled set");
     assert_eq!(whole.train.labels, bundled.train.labels);
     for row in 0..10_000 {
-        let pixels = |set: &crate::Dataset| set.train.images.image(row).expect("in memory").pixels.into_owned();
+        let pixels = |set: &crate::Dataset| decoded(&set.train, row).expect("in memory").pixels.into_owned();
         assert_eq!(pixels(&whole), pixels(&bundled));
     }
 }
@@ -68,7 +69,7 @@ fn the_jpeg_copy_has_official_labels_and_near_pixels() {
     assert_eq!(set.train.labels.as_ref().expect("labels")[..200], labels);
     let mut difference = 0.0;
     for row in 0..200 {
-        let copy = set.train.images.image(row).expect("in memory");
+        let copy = decoded(&set.train, row).expect("in memory");
         let exact = exact.image(row).expect("in memory");
         difference += copy.pixels.iter().zip(exact.pixels.iter()).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>();
     }
@@ -76,7 +77,7 @@ fn the_jpeg_copy_has_official_labels_and_near_pixels() {
     // 5.9 by another decoder; decoders differ by 0.3 on average.
     assert!((mean - 5.9).abs() < 0.3, "{mean}");
     let sums = (0..set.train.len()).fold([0u64; 3], |mut sums, row| {
-        let image = set.train.images.image(row).expect("in memory");
+        let image = decoded(&set.train, row).expect("in memory");
         image.pixels.chunks_exact(3).for_each(|pixel| (0..3).for_each(|c| sums[c] += u64::from(pixel[c])));
         sums
     });

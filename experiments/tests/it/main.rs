@@ -21,8 +21,8 @@ use toml::Table;
 /// The variable that limits the tests of methods to one, for `new_method`.
 const ONE_METHOD: &str = "SELFSUP_TEST_METHOD";
 
-/// Enough images for six batches of 32, of a size that an epoch takes a fraction of a second.
-const DATA: &str = "fashion-mnist-10k:200";
+/// Samples of the preset's own data: enough for six batches of 32.
+const SAMPLES: usize = 200;
 
 /// The methods to test, all if not asked otherwise, and of each what to run: its presets for a CPU (`METHOD/cpu`,
 /// `METHOD/cpu-v2`), or the bare method where there is none.
@@ -43,7 +43,8 @@ fn methods() -> Vec<(&'static Entry, String)> {
 
 /// `METHOD/PRESET`, or `METHOD` with the small encoder, on few images and for two epochs; changed by `overrides`.
 fn small(name: &str, overrides: &[&str]) -> anyhow::Result<RunConfig> {
-    let data = format!("data={DATA}");
+    let whole = RunConfig::resolve(name, &[])?.data;
+    let data = format!("data={whole}:{SAMPLES}");
     let mut texts = vec![
         data.as_str(),
         "train.epochs=2",
@@ -65,7 +66,7 @@ fn machine() -> Machine {
 }
 
 fn dataset(config: &RunConfig) -> Dataset {
-    selfsup_datasets::load(&config.data, Path::new("data")).expect("the bundled images are in the sources")
+    selfsup_datasets::load(&config.data, Path::new("data")).expect("the bundled data are in the sources")
 }
 
 /// The methods' variables live where the tests run.

@@ -4,7 +4,8 @@ use crate::{CPU, dataset, machine, methods, small};
 use anyhow::{Result, bail};
 use selfsup_core::Tensor;
 use selfsup_experiments::config::RunConfig;
-use selfsup_experiments::run::{Folder, build, execute, recipes, training_images};
+use selfsup_experiments::first_stage;
+use selfsup_experiments::run::{Folder, build, execute, recipes, training_samples};
 use selfsup_train::{Event, Outcome, Run, checkpoint, fit};
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,15 +30,15 @@ fn part(
     until: Until,
 ) -> Result<(Outcome, BTreeMap<String, Tensor>)> {
     let data = dataset(config);
-    let mut subject = build(config, &data, CPU)?;
+    let mut subject = build(config, first_stage::planned(config)?.as_ref(), &data, CPU)?;
     let recipes = recipes(config, &*subject.method);
     let stop = AtomicBool::new(false);
     let run = Run {
         method: &mut *subject.method,
         store: &subject.store,
-        images: training_images(&data),
+        samples: training_samples(&data),
         recipes: &recipes,
-        size: subject.image.size as usize,
+        size: subject.shape.size() as usize,
         normalisation: &data.normalisation,
         config: &config.train,
         seed: config.seed,

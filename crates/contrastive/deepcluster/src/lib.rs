@@ -36,7 +36,7 @@ use selfsup_core::augment::views::Plain;
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
 use selfsup_core::check::{above_zero, at_least_one};
 use selfsup_core::cluster::{Empty, KMeans, Metric, nmi, sizes};
-use selfsup_core::encoder::{self, Encoder};
+use selfsup_core::encoder::Encoder;
 use selfsup_core::loss::cross_entropy;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, View};
 use selfsup_core::objective::Given;
@@ -227,7 +227,7 @@ impl Define for DeepCluster {
         let (key, k) =
             if config.version == 1 { ("clusters", config.clusters) } else { ("prototypes", config.prototypes) };
         ensure!(k <= samples as i64, "{key} is {k}; expected at most {samples}, the number of training images");
-        let encoder = encoder::build(&(path / "encoder"), setup.encoder, setup.image)?;
+        let encoder = setup.build_encoder(&(path / "encoder"))?;
         let (head, heads) = match config.version {
             1 => (Head::classifier(path, encoder.dim(), &config), 1),
             _ => (Head::prototypes(path, encoder.dim(), samples, &config), config.heads),

@@ -4,7 +4,7 @@
 use super::*;
 use selfsup_core::Device;
 use selfsup_core::data::{Image, Images, Normalisation};
-use selfsup_core::method::ImageShape;
+use selfsup_core::method::{ImageShape, Shape};
 use selfsup_core::store::Store;
 use std::collections::BTreeSet;
 
@@ -70,19 +70,15 @@ fn small(version: i64) -> Config {
 }
 
 fn build(store: &Store, config: Config) -> Result<DeepCluster> {
-    let setup = Setup {
-        path: store.root(),
-        encoder: "convnet-tiny".parse()?,
-        image: ImageShape { channels: 1, size: 16 },
-        samples: IMAGES,
-    };
+    let setup =
+        Setup::new(store.root(), "convnet-tiny".parse()?, Shape::Image(ImageShape { channels: 1, size: 16 }), IMAGES);
     DeepCluster::check(&config)?;
     DeepCluster::new(config, &setup)
 }
 
 fn begin(method: &mut DeepCluster, at: Progress) -> Vec<String> {
     let (images, normalisation) = (Noise::new(IMAGES as u64), Normalisation { mean: vec![0.5], std: vec![0.25] });
-    let plain = Plain { images: &images, size: 16, normalisation: &normalisation, device: Device::Cpu };
+    let plain = Plain { samples: &images, size: 16, normalisation: &normalisation, device: Device::Cpu };
     method.before_epoch(at, &plain).expect("clusters")
 }
 
@@ -93,7 +89,7 @@ fn batch(index: &[usize], sizes: &[i64]) -> Batch {
         let x = matrix(0.1 + i as f64, n, size * size).to_kind(Kind::Float).view([n, 1, size, size]);
         View { x, params: Tensor::zeros([n, 12], (Kind::Float, Device::Cpu)) }
     };
-    Batch { views: sizes.iter().enumerate().map(view).collect(), index: index.to_vec(), seed: 0, epoch: 0 }
+    Batch::new(sizes.iter().enumerate().map(view).collect(), index.to_vec(), 0, 0)
 }
 
 fn get(store: &Store, name: &str) -> Tensor {

@@ -28,7 +28,7 @@
 use anyhow::{Result, ensure};
 use selfsup_core::augment::{Crop, Jitter, Recipe};
 use selfsup_core::check::{above_zero, at_least_one, share};
-use selfsup_core::encoder::{self, Encoder};
+use selfsup_core::encoder::Encoder;
 use selfsup_core::head::{Mlp, MlpStyle};
 use selfsup_core::loss::cross_entropy;
 use selfsup_core::memory::Bank;
@@ -126,7 +126,7 @@ impl Define for InstDisc {
 
     fn new(config: Config, setup: &Setup) -> Result<InstDisc> {
         let path = &setup.path;
-        let encoder = encoder::build(&(path / "encoder"), setup.encoder, setup.image)?;
+        let encoder = setup.build_encoder(&(path / "encoder"))?;
         let style = MlpStyle { norm: false, hidden_bias: true, last_bias: true };
         let projector = Mlp::new(&(path / "projector"), &[encoder.dim(), config.output], style);
         let bank = Bank::new(path, "bank", setup.samples, config.output);

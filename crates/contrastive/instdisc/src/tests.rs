@@ -1,7 +1,7 @@
 //! The full softmax and NCE against PyTorch (`tests/golden.py`), closed forms, and what the store remembers.
 
 use super::*;
-use selfsup_core::method::{ImageShape, View};
+use selfsup_core::method::{ImageShape, Shape, View};
 use selfsup_core::store::Store;
 use selfsup_core::{Device, no_grad};
 
@@ -47,13 +47,13 @@ fn build(store: &Store, negatives: usize) -> InstDisc {
     let image = ImageShape { channels: 3, size: 16 };
     let encoder = "convnet-tiny".parse().expect("a name");
     let config = Config { negatives, output: 8, ..Config::default() };
-    InstDisc::new(config, &Setup { path: store.root(), encoder, image, samples: N }).expect("a method")
+    InstDisc::new(config, &Setup::new(store.root(), encoder, Shape::Image(image), N)).expect("a method")
 }
 
 fn batch(epoch: u64) -> Batch {
     let x = matrix(0.1, 4, 3 * 16 * 16).detach().to_kind(Kind::Float);
     let view = View { x: x.view([4, 3, 16, 16]), params: Tensor::zeros([4, 12], (Kind::Float, Device::Cpu)) };
-    Batch { views: vec![view], index: vec![5, 0, 11, 3], seed: 0, epoch }
+    Batch::new(vec![view], vec![5, 0, 11, 3], 0, epoch)
 }
 
 /// v of a batch, with the statistics of the batch.

@@ -34,7 +34,7 @@ use selfsup_core::augment::views::Plain;
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
 use selfsup_core::check::{above_zero, at_least_one, share};
 use selfsup_core::ema::Ema;
-use selfsup_core::encoder::{self, Encoder};
+use selfsup_core::encoder::Encoder;
 use selfsup_core::head::{Mlp, MlpStyle};
 use selfsup_core::loss::info_nce;
 use selfsup_core::memory::Queue;
@@ -259,7 +259,7 @@ impl Define for InterClr {
 
 impl Network {
     fn new(path: &Path, config: &Config, setup: &Setup) -> Result<Network> {
-        let encoder = encoder::build(&(path / "encoder"), setup.encoder, setup.image)?;
+        let encoder = setup.build_encoder(&(path / "encoder"))?;
         let style = MlpStyle { norm: false, hidden_bias: true, last_bias: true };
         let widths = [encoder.dim(), config.hidden, config.output];
         Ok(Network { encoder, projector: Mlp::new(&(path / "projector"), &widths, style) })

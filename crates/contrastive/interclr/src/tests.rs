@@ -5,7 +5,7 @@ use super::*;
 use selfsup_core::Device;
 use selfsup_core::cluster::sizes;
 use selfsup_core::data::{Image, Images, Normalisation};
-use selfsup_core::method::{ImageShape, View};
+use selfsup_core::method::{ImageShape, Shape, View};
 use selfsup_core::store::{Store, assign};
 use std::collections::BTreeSet;
 
@@ -315,7 +315,7 @@ fn small() -> Config {
 
 fn method(store: &Store, config: Config) -> InterClr {
     let (image, encoder) = (ImageShape { channels: 1, size: 16 }, "convnet-tiny".parse().expect("a name"));
-    InterClr::new(config, &Setup { path: store.root(), encoder, image, samples: N }).expect("a method")
+    InterClr::new(config, &Setup::new(store.root(), encoder, Shape::Image(image), N)).expect("a method")
 }
 
 /// Twenty-four grey images.
@@ -338,7 +338,7 @@ impl Images for Pixels {
 
 fn begin(method: &mut InterClr, at: Progress) {
     let normalisation = Normalisation { mean: vec![0.5], std: vec![0.25] };
-    let images = Plain { images: &Pixels, size: 16, normalisation: &normalisation, device: Device::Cpu };
+    let images = Plain { samples: &Pixels, size: 16, normalisation: &normalisation, device: Device::Cpu };
     assert!(method.before_epoch(at, &images).expect("images").is_empty());
 }
 
@@ -348,7 +348,7 @@ fn batch(index: &[usize]) -> Batch {
         x: matrix(phase, n, 256).to_kind(Kind::Float).view([n, 1, 16, 16]),
         params: Tensor::zeros([n, 12], (Kind::Float, Device::Cpu)),
     };
-    Batch { views: vec![view(0.1), view(0.2)], index: index.to_vec(), seed: 0, epoch: 0 }
+    Batch::new(vec![view(0.1), view(0.2)], index.to_vec(), 0, 0)
 }
 
 fn at(step: u64) -> Progress {
@@ -547,7 +547,7 @@ fn unusable_numbers_are_refused() {
     assert!(refused(Config { min_size: 0, ..d() }).starts_with("min_size is 0"));
     let store = Store::new(0, Device::Cpu);
     let (image, encoder) = (ImageShape { channels: 1, size: 16 }, "convnet-tiny".parse().expect("a name"));
-    let setup = Setup { path: store.root(), encoder, image, samples: N };
+    let setup = Setup::new(store.root(), encoder, Shape::Image(image), N);
     let error = InterClr::new(Config { clusters: 25, ..small() }, &setup).err().expect("a refusal");
     assert_eq!(error.to_string(), "clusters is 25; expected at most 24, the number of training images");
 }

@@ -32,7 +32,7 @@ use anyhow::{Result, ensure};
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
 use selfsup_core::check::{above_zero, at_least_one, share};
 use selfsup_core::ema::Ema;
-use selfsup_core::encoder::{self, Encoder};
+use selfsup_core::encoder::Encoder;
 use selfsup_core::head::{Mlp, MlpStyle};
 use selfsup_core::loss::info_nce;
 use selfsup_core::memory::Queue;
@@ -188,7 +188,7 @@ impl Define for MoCo {
 
 impl Network {
     fn new(path: &Path, config: &Config, setup: &Setup) -> Result<Network> {
-        let encoder = encoder::build(&(path / "encoder"), setup.encoder, setup.image)?;
+        let encoder = setup.build_encoder(&(path / "encoder"))?;
         let mut widths = vec![encoder.dim(), config.hidden, config.output];
         widths.retain(|&width| width > 0);
         let style = MlpStyle { norm: false, hidden_bias: true, last_bias: true };

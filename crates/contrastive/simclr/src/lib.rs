@@ -24,7 +24,7 @@
 use anyhow::{Result, ensure};
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
 use selfsup_core::check::{above_zero, at_least_one};
-use selfsup_core::encoder::{self, Encoder};
+use selfsup_core::encoder::Encoder;
 use selfsup_core::head::{Mlp, MlpStyle};
 use selfsup_core::loss::{info_nce, info_nce_debiased};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
@@ -134,7 +134,7 @@ impl Define for SimClr {
 
     fn new(config: Config, setup: &Setup) -> Result<SimClr> {
         let Config { layers, hidden, output, norm, .. } = config;
-        let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, setup.image)?;
+        let encoder = setup.build_encoder(&(&setup.path / "encoder"))?;
         let mut widths = vec![hidden; layers + 1];
         widths[0] = encoder.dim();
         let style = MlpStyle { norm, hidden_bias: !norm, last_bias: !norm };

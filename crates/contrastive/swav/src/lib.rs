@@ -29,7 +29,7 @@
 use anyhow::{Result, ensure};
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
 use selfsup_core::check::{above_zero, at_least_one, not_negative};
-use selfsup_core::encoder::{self, Encoder, EncoderConfig};
+use selfsup_core::encoder::{Encoder, EncoderConfig};
 use selfsup_core::head::{Mlp, MlpStyle};
 use selfsup_core::memory::Queue;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, View};
@@ -215,7 +215,7 @@ impl Define for SwAv {
     }
 
     fn new(config: Config, setup: &Setup) -> Result<SwAv> {
-        let (path, image_size) = (&setup.path, setup.image.size as usize);
+        let (path, image_size) = (&setup.path, setup.image()?.size as usize);
         ensure!(
             config.small_crops == 0
                 || config.small_side(image_size) == image_size
@@ -225,7 +225,7 @@ impl Define for SwAv {
             setup.encoder
         );
         let Config { hidden, output, prototypes, learn_prototypes, queue, .. } = config;
-        let encoder = encoder::build(&(path / "encoder"), setup.encoder, setup.image)?;
+        let encoder = setup.build_encoder(&(path / "encoder"))?;
         let style = MlpStyle { norm: true, hidden_bias: true, last_bias: true };
         let projector = Mlp::new(&(path / "projector"), &[encoder.dim(), hidden, output], style);
         let role = if learn_prototypes { Role::Weight } else { Role::Buffer };

@@ -2,7 +2,7 @@
 
 use super::*;
 use selfsup_core::Device;
-use selfsup_core::method::ImageShape;
+use selfsup_core::method::{ImageShape, Shape};
 use selfsup_core::store::Store;
 
 /// `matrix` of golden.py: sin(1.3 m^2 + phase).
@@ -57,7 +57,7 @@ fn small() -> Config {
 fn setup(config: Config, store: &Store, encoder: &str) -> Result<SwAv> {
     let image = ImageShape { channels: 3, size: 16 };
     SwAv::check(&config)?;
-    SwAv::new(config, &Setup { path: store.root(), encoder: encoder.parse()?, image, samples: 40 })
+    SwAv::new(config, &Setup::new(store.root(), encoder.parse()?, Shape::Image(image), 40))
 }
 
 /// Crops of these sizes, of `n` images.
@@ -67,7 +67,7 @@ fn batch(n: i64, sizes: &[i64], phase: f64) -> Batch {
         View { x: x.view([n, 3, size, size]), params: Tensor::zeros([n, 12], (Kind::Float, Device::Cpu)) }
     };
     let views = sizes.iter().enumerate().map(view).collect();
-    Batch { views, index: (0..n as usize).collect(), seed: 0, epoch: 0 }
+    Batch::new(views, (0..n as usize).collect(), 0, 0)
 }
 
 /// Ten steps an epoch.
@@ -366,7 +366,7 @@ fn views_are_two_large_crops_and_the_small_ones() {
         let image = ImageShape { channels: 3, size };
         let encoder = "convnet-tiny".parse().expect("a name");
         let config = Config { small_crops, small_size, ..small() };
-        SwAv::new(config, &Setup { path: store.root(), encoder, image, samples: 8 }).expect("a method").views()
+        SwAv::new(config, &Setup::new(store.root(), encoder, Shape::Image(image), 8)).expect("a method").views()
     };
     let sizes = |views: &[Recipe]| views.iter().map(|view| view.size).collect::<Vec<_>>();
     let scale = |view: &Recipe| view.crop.expect("a crop").scale;

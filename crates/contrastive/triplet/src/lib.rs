@@ -26,7 +26,7 @@
 use anyhow::{Result, ensure};
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
 use selfsup_core::check::{above_zero, at_least_one};
-use selfsup_core::encoder::{self, Encoder};
+use selfsup_core::encoder::Encoder;
 use selfsup_core::head::{Mlp, MlpStyle};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
@@ -133,7 +133,7 @@ impl Define for Triplet {
     }
 
     fn new(config: Config, setup: &Setup) -> Result<Triplet> {
-        let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, setup.image)?;
+        let encoder = setup.build_encoder(&(&setup.path / "encoder"))?;
         let mut widths = vec![encoder.dim(), config.hidden, config.output];
         widths.retain(|&width| width > 0);
         let style = MlpStyle { norm: true, hidden_bias: false, last_bias: false };

@@ -1,67 +1,87 @@
-//! Views of a whole batch, rendered on the rayon pool by [`cpu`].
+//! Views of a whole batch: images rendered on the rayon pool by [`cpu`], sequences cut and padded.
 //!
 //! Rendering touches no tensor, so a thread that fetches ahead may do it; [`HostView::to_view`] belongs to the thread
 //! that talks to LibTorch.
 
 use super::{Draw, PARAMS, Recipe, cpu};
-use crate::data::{Image, Images, Normalisation};
-use crate::method::View;
+use crate::data::{Image, Modality, Normalisation, Sample, Samples};
+use crate::method::{Batch, View};
 use crate::rng::{Purpose, Rng};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use tch::{Device, Tensor};
 
-/// One view of every image of a batch, on the host.
+/// The id behind the end of a token sequence that is shorter than its batch.
+pub const PADDING: i64 = -1;
+
+/// One view of every sample of a batch, on the host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostView {
-    /// [B, S, S, C]: channels last.
-    pub pixels: Vec<f32>,
-    /// [B, P]; the columns are [`PARAMS`].
+    pub values: Values,
+    /// [B, P]; the columns are [`PARAMS`]. All 0 for what is no image.
     pub params: Vec<f32>,
-    /// S: height and width.
-    pub size: usize,
-    /// C: 1 or 3.
-    pub channels: usize,
+}
+
+/// The numbers of a [`HostView`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// [B, S, S, C]: channels last.
+    Pixels { values: Vec<f32>, size: usize, channels: usize },
+    /// [B, T], [`PADDING`] behind the end of a sequence.
+    Tokens { ids: Vec<i64>, length: usize },
+    /// [B, C, T], NaN behind the end of a series.
+    Series { values: Vec<f32>, channels: usize, length: usize },
 }
 
 impl HostView {
-    /// The number of images.
+    /// The number of samples.
     pub fn len(&self) -> usize {
         self.params.len() / PARAMS.len()
     }
 
-    /// Whether there is no image.
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.params.is_empty()
     }
 
-    /// The same as tensors: x of sizes [B, C, S, S] whose memory stays channels last, so that nothing is rearranged.
+    /// The same as tensors. Images have sizes [B, C, S, S] and memory that stays channels last, so that nothing is
+    /// rearranged.
     pub fn to_view(&self, device: Device) -> View {
         let columns = [self.len() as i64, PARAMS.len() as i64];
         View {
-            x: pixels_to_tensor(&self.pixels, self.len(), self.size, self.channels).to_device(device),
+            x: self.values.to_tensor(self.len()).to_device(device),
             params: Tensor::from_slice(&self.params).view(columns).to_device(device),
         }
     }
 }
 
-/// [B, S, S, C] on the host as a tensor of sizes [B, C, S, S].
-fn pixels_to_tensor(pixels: &[f32], batch: usize, size: usize, channels: usize) -> Tensor {
-    let (b, s, c) = (batch as i64, size as i64, channels as i64);
-    let x = Tensor::from_slice(pixels);
-    if c == 1 { x.view([b, 1, s, s]) } else { x.view([b, s, s, c]).permute([0, 3, 1, 2]) }
+impl Values {
+    fn to_tensor(&self, batch: usize) -> Tensor {
+        let b = batch as i64;
+        match self {
+            Values::Pixels { values, size, channels } => {
+                let (x, s, c) = (Tensor::from_slice(values), *size as i64, *channels as i64);
+                if c == 1 { x.view([b, 1, s, s]) } else { x.view([b, s, s, c]).permute([0, 3, 1, 2]) }
+            }
+            Values::Tokens { ids, length } => Tensor::from_slice(ids).view([b, *length as i64]),
+            Values::Series { values, channels, length } => {
+                Tensor::from_slice(values).view([b, *channels as i64, *length as i64])
+            }
+        }
+    }
 }
 
-/// The views that `recipes` make of the images `index`, one [`HostView`] per recipe.
+/// The views that `recipes` make of the samples `index`, one [`HostView`] per recipe.
 ///
 /// Each draw is a function of (seed, epoch, index, view) alone: the same in any batch, any order and on any thread.
-/// An image is decoded once for all its views.
+/// An image is decoded once for all its views. Of a sequence or series that is longer than `full_size` a part of that
+/// length is taken, its place drawn; recipes must be empty then, for they are for images.
 ///
 /// # Errors
-/// If a recipe or the normalisation cannot be used or an image cannot be read; the message says which and why.
+/// If a recipe or the normalisation cannot be used or a sample cannot be read; the message says which and why.
 pub fn render_views(
-    images: &dyn Images,
+    samples: &dyn Samples,
     index: &[usize],
     recipes: &[Recipe],
     full_size: usize,
@@ -72,46 +92,67 @@ pub fn render_views(
     for (view, recipe) in recipes.iter().enumerate() {
         recipe.check().with_context(|| format!("in the recipe of view {view}"))?;
     }
+    let random = |index: usize, view: usize| Rng::new(seed, Purpose::View, epoch, index as u64, view as u32);
+    if !matches!(samples.modality(), Modality::Images { .. }) {
+        let plain = Recipe { size: 0, ..Recipe::default() };
+        for (view, recipe) in recipes.iter().enumerate() {
+            ensure!(
+                *recipe == plain,
+                "the recipe of view {view} augments images, but the data are {}: leave it empty",
+                samples.modality().plural()
+            );
+        }
+        return (0..recipes.len())
+            .map(|view| {
+                sequences(samples, index, full_size, normalisation, |index, room| {
+                    (random(index, view).uniform() * (room + 1) as f64) as usize
+                })
+            })
+            .collect();
+    }
     let sizes: Vec<usize> = recipes.iter().map(|recipe| recipe.side(full_size)).collect();
-    render_all(images, index, &sizes, normalisation, |image, index, view| {
-        let mut rng = Rng::new(seed, Purpose::View, epoch, index as u64, view as u32);
-        recipes[view].draw(&mut rng, image.height, image.width)
+    render_all(samples, index, &sizes, normalisation, |image, index, view| {
+        recipes[view].draw(&mut random(index, view), image.height, image.width)
     })
 }
 
-/// What evaluation sees of the images `index`, [B, C, S, S]: the whole image, resized (antialiased) if it is not
-/// `size` x `size`, normalised, nothing random.
+/// What evaluation sees of the samples `index`, nothing random. Images [B, C, S, S]: the whole image, resized
+/// (antialiased) if it is not `size` x `size`, normalised. Tokens [B, T] and series [B, C, T], normalised: their first
+/// `size` steps.
 ///
 /// # Errors
-/// If the normalisation cannot be used or an image cannot be read; the message says which and why.
-pub fn plain(images: &dyn Images, index: &[usize], size: usize, normalisation: &Normalisation) -> Result<Tensor> {
-    let views = render_all(images, index, &[size], normalisation, |_, _, _| Draw::default())?;
-    Ok(pixels_to_tensor(&views[0].pixels, index.len(), size, views[0].channels))
+/// If the normalisation cannot be used or a sample cannot be read; the message says which and why.
+pub fn plain(samples: &dyn Samples, index: &[usize], size: usize, normalisation: &Normalisation) -> Result<Tensor> {
+    if !matches!(samples.modality(), Modality::Images { .. }) {
+        return Ok(sequences(samples, index, size, normalisation, |_, _| 0)?.values.to_tensor(index.len()));
+    }
+    let views = render_all(samples, index, &[size], normalisation, |_, _, _| Draw::default())?;
+    Ok(views[0].values.to_tensor(index.len()))
 }
 
-/// All images of a training set as evaluation sees them: for a method that clusters or stores their features.
+/// All samples of a training set as evaluation sees them: for a method that clusters or stores their features.
 pub struct Plain<'a> {
-    pub images: &'a dyn Images,
-    /// Height and width.
+    pub samples: &'a dyn Samples,
+    /// Height and width of images, length of sequences.
     pub size: usize,
     pub normalisation: &'a Normalisation,
     pub device: Device,
 }
 
 impl Plain<'_> {
-    /// Images at a time: enough for a network to work well, few enough for any memory.
+    /// Samples at a time: enough for a network to work well, few enough for any memory.
     const BATCH: usize = 256;
 
-    /// `f` of every image, [B, C, S, S] -> [B, ..], joined in the order of their places. No graph is built.
+    /// `f` of every sample, [B, ..] -> [B, ..], joined in the order of their places. No graph is built.
     ///
     /// # Errors
-    /// If an image cannot be read.
+    /// If a sample cannot be read.
     pub fn map(&self, mut f: impl FnMut(&Tensor) -> Tensor) -> Result<Tensor> {
-        let places: Vec<usize> = (0..self.images.len()).collect();
+        let places: Vec<usize> = (0..self.samples.len()).collect();
         let parts: Result<Vec<Tensor>> = places
             .chunks(Self::BATCH)
             .map(|index| {
-                let x = plain(self.images, index, self.size, self.normalisation)?.to_device(self.device);
+                let x = plain(self.samples, index, self.size, self.normalisation)?.to_device(self.device);
                 Ok(tch::no_grad(|| f(&x)))
             })
             .collect();
@@ -119,9 +160,103 @@ impl Plain<'_> {
     }
 }
 
+/// All that a loss sees of some samples, on the host.
+pub struct HostBatch {
+    views: Vec<HostView>,
+    captions: Option<(Vec<i64>, usize)>,
+    index: Vec<usize>,
+    seed: u64,
+    epoch: u64,
+}
+
+impl HostBatch {
+    /// The views of [`render_views`], and captions where the samples have any.
+    ///
+    /// # Errors
+    /// As [`render_views`], and if a sample that should have a caption has none.
+    pub fn render(
+        samples: &dyn Samples,
+        index: Vec<usize>,
+        recipes: &[Recipe],
+        full_size: usize,
+        normalisation: &Normalisation,
+        seed: u64,
+        epoch: u64,
+    ) -> Result<HostBatch> {
+        let views = render_views(samples, &index, recipes, full_size, normalisation, seed, epoch)?;
+        let captions = samples
+            .captions()
+            .map(|shape| Ok::<_, anyhow::Error>((captions(samples, &index, shape.length)?, shape.length)));
+        Ok(HostBatch { views, captions: captions.transpose()?, index, seed, epoch })
+    }
+
+    /// The same as tensors.
+    pub fn to_batch(self, device: Device) -> Batch {
+        let rows = self.index.len() as i64;
+        let views = self.views.iter().map(|view| view.to_view(device)).collect();
+        let captions =
+            self.captions.map(|(ids, length)| Tensor::from_slice(&ids).view([rows, length as i64]).to_device(device));
+        Batch { captions, ..Batch::new(views, self.index, self.seed, self.epoch) }
+    }
+}
+
+/// [B, length] ids with [`PADDING`] behind the end of each caption.
+fn captions(samples: &dyn Samples, index: &[usize], length: usize) -> Result<Vec<i64>> {
+    let mut ids = Vec::with_capacity(index.len() * length);
+    for &index in index {
+        let caption = samples.caption(index).with_context(|| format!("image {index} has no caption"))?;
+        ids.extend(caption.iter().map(|&id| i64::from(id)).chain(std::iter::repeat(PADDING)).take(length));
+    }
+    Ok(ids)
+}
+
+/// Token sequences or series of at most `length` steps; `start(index, room)` says where a longer one is cut, 0 to
+/// `room`.
+fn sequences(
+    samples: &dyn Samples,
+    index: &[usize],
+    length: usize,
+    normalisation: &Normalisation,
+    start: impl Fn(usize, usize) -> usize,
+) -> Result<HostView> {
+    ensure!(length > 0, "the length of the sequences is 0; expected the number of steps that a network sees");
+    let params = vec![0.0; index.len() * PARAMS.len()];
+    for &index in index {
+        ensure!(index < samples.len(), "sample {index} was asked for, but there are {}", samples.len());
+    }
+    let values = match samples.modality() {
+        Modality::Tokens { .. } => {
+            let mut ids = vec![PADDING; index.len() * length];
+            for (row, &index) in ids.chunks_exact_mut(length).zip(index) {
+                let Sample::Tokens(tokens) = samples.sample(index)? else { bail!("sample {index} has no tokens") };
+                let from = start(index, tokens.len().saturating_sub(length));
+                row.iter_mut().zip(&tokens[from..]).for_each(|(to, &id)| *to = i64::from(id));
+            }
+            Values::Tokens { ids, length }
+        }
+        Modality::Series { channels } => {
+            check_normalisation(normalisation, channels)?;
+            let mut values = vec![f32::NAN; index.len() * channels * length];
+            for (rows, &index) in values.chunks_exact_mut(channels * length).zip(index) {
+                let Sample::Series(series) = samples.sample(index)? else { bail!("sample {index} is no series") };
+                let steps = series.len() / channels;
+                let from = start(index, steps.saturating_sub(length));
+                for (c, row) in rows.chunks_exact_mut(length).enumerate() {
+                    let (mean, std) = (normalisation.mean[c], normalisation.std[c]);
+                    let steps = &series[c * steps + from..(c + 1) * steps];
+                    row.iter_mut().zip(steps).for_each(|(to, &x)| *to = (x - mean) / std);
+                }
+            }
+            Values::Series { values, channels, length }
+        }
+        Modality::Images { .. } => bail!("images are not sequences"),
+    };
+    Ok(HostView { values, params })
+}
+
 /// Renders every image of `index` once per entry of `sizes`, as `draw(image, index, view)` says.
 fn render_all(
-    images: &dyn Images,
+    samples: &dyn Samples,
     index: &[usize],
     sizes: &[usize],
     normalisation: &Normalisation,
@@ -130,33 +265,25 @@ fn render_all(
     thread_local! {
         static SCRATCH: RefCell<cpu::Scratch> = RefCell::new(cpu::Scratch::new());
     }
-    let channels = images.channels();
+    let Modality::Images { channels } = samples.modality() else { bail!("only images are rendered") };
     ensure!(matches!(channels, 1 | 3), "the images have {channels} channels; expected 1 (grey) or 3 (RGB)");
     check_normalisation(normalisation, channels)?;
     ensure!(!sizes.contains(&0), "the full size of the views is 0; expected their height and width in pixels");
 
-    let mut views: Vec<HostView> = sizes
-        .iter()
-        .map(|&size| HostView {
-            pixels: vec![0.0; index.len() * size * size * channels],
-            params: vec![0.0; index.len() * PARAMS.len()],
-            size,
-            channels,
-        })
-        .collect();
+    let mut pixels: Vec<Vec<f32>> = sizes.iter().map(|size| vec![0.0; index.len() * size * size * channels]).collect();
+    let mut params: Vec<Vec<f32>> = sizes.iter().map(|_| vec![0.0; index.len() * PARAMS.len()]).collect();
     // The slots of image i in all views, so that one task fills them.
     let mut slots: Vec<Vec<(&mut [f32], &mut [f32])>> = Vec::new();
     slots.resize_with(index.len(), || Vec::with_capacity(sizes.len()));
-    for view in &mut views {
-        let pixels = view.pixels.chunks_exact_mut(view.size * view.size * channels);
-        let params = view.params.chunks_exact_mut(PARAMS.len());
-        for (slot, rows) in slots.iter_mut().zip(pixels.zip(params)) {
+    for ((pixels, params), size) in pixels.iter_mut().zip(&mut params).zip(sizes) {
+        let rows = pixels.chunks_exact_mut(size * size * channels).zip(params.chunks_exact_mut(PARAMS.len()));
+        for (slot, rows) in slots.iter_mut().zip(rows) {
             slot.push(rows);
         }
     }
     slots.into_par_iter().zip(index).try_for_each(|(slots, &index)| {
-        ensure!(index < images.len(), "image {index} was asked for, but there are {}", images.len());
-        let image = images.image(index)?;
+        ensure!(index < samples.len(), "image {index} was asked for, but there are {}", samples.len());
+        let Sample::Image(image) = samples.sample(index)? else { bail!("sample {index} is no image") };
         let (h, w) = (image.height, image.width);
         ensure!(
             h > 0 && w > 0 && image.channels == channels && image.pixels.len() == h * w * channels,
@@ -173,7 +300,12 @@ fn render_all(
         });
         Ok(())
     })?;
-    Ok(views)
+    let views = pixels
+        .into_iter()
+        .zip(params)
+        .zip(sizes)
+        .map(|((values, params), &size)| HostView { values: Values::Pixels { values, size, channels }, params });
+    Ok(views.collect())
 }
 
 fn check_normalisation(normalisation: &Normalisation, channels: usize) -> Result<()> {

@@ -2,6 +2,7 @@
 //! index.
 
 use super::*;
+use crate::method::ImageShape;
 use crate::store::{Role, Store, assign};
 use crate::tensor::channels_last;
 use serde::Deserialize;
@@ -64,7 +65,7 @@ fn value(name: &str, shape: &[i64]) -> Tensor {
 
 fn make(name: &str, side: i64) -> (Store, Box<dyn Encoder>) {
     let store = Store::new(0, Device::Cpu);
-    let image = ImageShape { channels: 3, size: side };
+    let image = Shape::Image(ImageShape { channels: 3, size: side });
     let encoder = build(&(store.root() / "encoder"), name.parse().expect("a name"), image).expect("an encoder");
     (store, encoder)
 }
@@ -205,7 +206,7 @@ fn an_unknown_name_is_refused_with_the_list() {
 #[test]
 fn an_image_that_its_patches_do_not_fill_is_refused() {
     let store = Store::new(0, Device::Cpu);
-    let image = ImageShape { channels: 1, size: 28 };
+    let image = Shape::Image(ImageShape { channels: 1, size: 28 });
     let refused = build(&store.root(), "vit-micro/8".parse().expect("a name"), image).err().expect("a refusal");
     assert!(refused.to_string().contains("28 pixels") && refused.to_string().contains("patches of 8"), "{refused}");
 }
@@ -214,7 +215,7 @@ fn an_image_that_its_patches_do_not_fill_is_refused() {
 fn the_small_encoders_give_features_of_their_width() {
     for (name, channels, dim) in [("convnet", 1, 256), ("convnet-tiny", 3, 128)] {
         let store = Store::new(0, Device::Cpu);
-        let image = ImageShape { channels, size: 28 };
+        let image = Shape::Image(ImageShape { channels, size: 28 });
         let encoder = build(&store.root(), name.parse().expect("a name"), image).expect("an encoder");
         let y = encoder.forward(&Tensor::ones([2, channels, 28, 28], (Kind::Float, Device::Cpu)), true);
         assert_eq!((encoder.dim(), y.size()), (dim, vec![2, dim]));

@@ -37,16 +37,80 @@ impl Block {
         }
     }
 
-    /// [B, T, D] -> [B, T, D].
+    /// GPT-2's initial values: weights N(0, 0.02), biases 0, the two projections into the residual stream of `depth`
+    /// blocks N(0, 0.02 / sqrt(2 depth)).
+    pub(super) fn gpt(path: &Path, width: i64, heads: i64, depth: i64) -> Block {
+        let (attn, mlp) = (path / "attn", path / "mlp");
+        let residual = 0.02 / (2.0 * depth as f64).sqrt();
+        Block {
+            norm1: LayerNorm::new(&(path / "norm1"), width, 1e-5),
+            qkv: Linear::normal(&(&attn / "qkv"), width, 3 * width, 0.02),
+            proj: Linear::normal(&(&attn / "proj"), width, width, residual),
+            norm2: LayerNorm::new(&(path / "norm2"), width, 1e-5),
+            fc1: Linear::normal(&(&mlp / "fc1"), width, 4 * width, 0.02),
+            fc2: Linear::normal(&(&mlp / "fc2"), 4 * width, width, residual),
+            heads,
+        }
+    }
+
+    /// [B, T, D] -> [B, T, D], every token seeing all.
     pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.forward_as(x, Sight::All, 0.0)
+    }
+
+    /// [B, T, D] -> [B, T, D]; `dropout` of attention and of what enters the residual stream.
+    pub(super) fn forward_as(&self, x: &Tensor, sight: Sight, dropout: f64) -> Tensor {
+        let [q, k, v] = self.heads_of(x);
+        let mask = match sight {
+            Sight::Keys(seen) => Some(seen.unsqueeze(1).unsqueeze(1)), // [B, 1, 1, T]
+            Sight::All | Sight::Causal => None,
+        };
+        let causal = matches!(sight, Sight::Causal);
+        let y = Tensor::scaled_dot_product_attention(&q, &k, &v, mask.as_ref(), dropout, causal, None, false);
+        self.residual(x, &y, dropout)
+    }
+
+    /// Goes on behind the keys and values of earlier tokens, and gives those of all.
+    pub(super) fn step(&self, x: &Tensor, past: Option<(Tensor, Tensor)>) -> (Tensor, (Tensor, Tensor)) {
+        let [q, mut k, mut v] = self.heads_of(x);
+        let first = past.is_none();
+        if let Some((keys, values)) = past {
+            assert_eq!(x.size()[1], 1, "behind earlier tokens comes one at a time");
+            (k, v) = (Tensor::cat(&[keys, k], 2), Tensor::cat(&[values, v], 2));
+        }
+        let y = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0.0, first, None, false);
+        (self.residual(x, &y, 0.0), (k, v))
+    }
+
+    /// The norm that stands in front of the block.
+    pub(super) fn first_norm(&self) -> &LayerNorm {
+        &self.norm1
+    }
+
+    /// Queries, keys and values, [B, heads, T, D / heads] each.
+    fn heads_of(&self, x: &Tensor) -> [Tensor; 3] {
         let (b, t, d) = x.size3().expect("tokens are [B, T, D]");
         let qkv = self.qkv.forward(&self.norm1.forward(x)).view([b, t, 3, self.heads, d / self.heads]);
         let qkv = qkv.permute([2, 0, 3, 1, 4]); // [3, B, heads, T, D / heads]
-        let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
-        let y = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0.0, false, None, false);
-        let x = x + self.proj.forward(&y.transpose(1, 2).reshape([b, t, d]));
-        &x + self.fc2.forward(&self.fc1.forward(&self.norm2.forward(&x)).gelu("none"))
+        [qkv.get(0), qkv.get(1), qkv.get(2)]
     }
+
+    /// What attention gave, [B, heads, T, D / heads], and the MLP, added to the stream x [B, T, D].
+    fn residual(&self, x: &Tensor, y: &Tensor, dropout: f64) -> Tensor {
+        let drop = |x: Tensor| if dropout > 0.0 { x.dropout(dropout, true) } else { x };
+        let x = x + drop(self.proj.forward(&y.transpose(1, 2).reshape(x.size())));
+        &x + drop(self.fc2.forward(&self.fc1.forward(&self.norm2.forward(&x)).gelu("none")))
+    }
+}
+
+/// What a token of a block may look at.
+#[derive(Clone, Copy)]
+pub(super) enum Sight<'a> {
+    All,
+    /// Itself and what stands before it.
+    Causal,
+    /// The tokens marked in [B, T] bool.
+    Keys(&'a Tensor),
 }
 
 /// Fixed two-dimensional sine-cosine positions, [grid x grid, width] f32, rows of the grid first.

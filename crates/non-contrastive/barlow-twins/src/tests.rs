@@ -2,7 +2,7 @@
 
 use super::*;
 use selfsup_core::Device;
-use selfsup_core::method::{ImageShape, View};
+use selfsup_core::method::{ImageShape, Shape, View};
 use selfsup_core::store::Store;
 
 /// `matrix` of golden.py: sin(1.3 m^2 + phase).
@@ -56,7 +56,7 @@ fn small() -> Config {
 fn setup(store: &Store, config: Config) -> BarlowTwins {
     let image = ImageShape { channels: 3, size: 16 };
     let encoder = "convnet-tiny".parse().expect("a name");
-    BarlowTwins::new(config, &Setup { path: store.root(), encoder, image, samples: 8 }).expect("a method")
+    BarlowTwins::new(config, &Setup::new(store.root(), encoder, Shape::Image(image), 8)).expect("a method")
 }
 
 fn batch(n: usize) -> Batch {
@@ -64,7 +64,7 @@ fn batch(n: usize) -> Batch {
         let x = matrix(phase, n as i64, 3 * 16 * 16).detach().to_kind(Kind::Float);
         View { x: x.view([n as i64, 3, 16, 16]), params: Tensor::zeros([n as i64, 12], (Kind::Float, Device::Cpu)) }
     };
-    Batch { views: vec![view(0.1), view(0.2)], index: (0..n).collect(), seed: 0, epoch: 0 }
+    Batch::new(vec![view(0.1), view(0.2)], (0..n).collect(), 0, 0)
 }
 
 const AT: Progress = Progress { step: 0, steps: 10, epoch: 0, epochs: 1 };

@@ -25,7 +25,7 @@ use anyhow::{Result, ensure};
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise};
 use selfsup_core::check::{above_zero, at_least_one, not_negative, share};
 use selfsup_core::ema::Ema;
-use selfsup_core::encoder::{self, Encoder};
+use selfsup_core::encoder::Encoder;
 use selfsup_core::head::{Mlp, MlpStyle};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
@@ -171,7 +171,7 @@ impl Define for Byol {
 
 impl Network {
     fn new(path: &Path, config: &Config, setup: &Setup) -> Result<Network> {
-        let encoder = encoder::build(&(path / "encoder"), setup.encoder, setup.image)?;
+        let encoder = setup.build_encoder(&(path / "encoder"))?;
         let projector = head(&(path / "projector"), encoder.dim(), config);
         Ok(Network { encoder, projector })
     }

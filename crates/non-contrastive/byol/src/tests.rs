@@ -1,7 +1,7 @@
 //! BYOL against lightly and PyTorch (`tests/golden.py`), closed forms, and what may reach the target.
 
 use super::*;
-use selfsup_core::method::{ImageShape, View};
+use selfsup_core::method::{ImageShape, Shape, View};
 use selfsup_core::store::Store;
 use selfsup_core::{Device, Kind};
 
@@ -47,7 +47,7 @@ fn against_golden(loss: &Tensor, inputs: [&Tensor; 2], expected: f64, gradients:
 fn setup_with(store: &Store, config: Config) -> Byol {
     let image = ImageShape { channels: 3, size: 16 };
     let encoder = "convnet-tiny".parse().expect("a name");
-    Byol::new(config, &Setup { path: store.root(), encoder, image, samples: 8 }).expect("a method")
+    Byol::new(config, &Setup::new(store.root(), encoder, Shape::Image(image), 8)).expect("a method")
 }
 
 fn setup(store: &Store) -> Byol {
@@ -59,7 +59,7 @@ fn batch(n: usize) -> Batch {
         let x = matrix(phase, n as i64, 3 * 16 * 16).detach().to_kind(Kind::Float);
         View { x: x.view([n as i64, 3, 16, 16]), params: Tensor::zeros([n as i64, 12], (Kind::Float, Device::Cpu)) }
     };
-    Batch { views: vec![view(0.1), view(0.2)], index: (0..n).collect(), seed: 0, epoch: 0 }
+    Batch::new(vec![view(0.1), view(0.2)], (0..n).collect(), 0, 0)
 }
 
 const AT: Progress = Progress { step: 0, steps: 10, epoch: 0, epochs: 1 };

@@ -20,7 +20,7 @@
 use anyhow::{Result, ensure};
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
 use selfsup_core::check::at_least_one;
-use selfsup_core::encoder::{self, Encoder};
+use selfsup_core::encoder::Encoder;
 use selfsup_core::head::{Mlp, MlpStyle};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
@@ -147,7 +147,7 @@ impl Define for SimSiam {
     fn new(config: Config, setup: &Setup) -> Result<SimSiam> {
         let Config { layers, hidden, output, predictor_hidden, norm, .. } = config;
         let path = &setup.path;
-        let encoder = encoder::build(&(path / "encoder"), setup.encoder, setup.image)?;
+        let encoder = setup.build_encoder(&(path / "encoder"))?;
         let mut widths = vec![hidden; layers + 1];
         widths[0] = encoder.dim();
         widths[layers] = output;

@@ -2,7 +2,7 @@
 
 use super::*;
 use selfsup_core::Device;
-use selfsup_core::method::{ImageShape, View};
+use selfsup_core::method::{ImageShape, Shape, View};
 use selfsup_core::store::Store;
 
 fn small(config: Config) -> Config {
@@ -46,7 +46,7 @@ fn against_golden<const N: usize>(loss: &Tensor, inputs: [&Tensor; N], expected:
 const IMAGE: ImageShape = ImageShape { channels: 3, size: 16 };
 
 fn setup<'a>(store: &'a Store, encoder: &str) -> Setup<'a> {
-    Setup { path: store.root(), encoder: encoder.parse().expect("a name"), image: IMAGE, samples: 8 }
+    Setup::new(store.root(), encoder.parse().expect("a name"), Shape::Image(IMAGE), 8)
 }
 
 fn batch(n: usize) -> Batch {
@@ -54,7 +54,7 @@ fn batch(n: usize) -> Batch {
         let x = matrix(phase, n as i64, 3 * 16 * 16).detach().to_kind(Kind::Float);
         View { x: x.view([n as i64, 3, 16, 16]), params: Tensor::zeros([n as i64, 12], (Kind::Float, Device::Cpu)) }
     };
-    Batch { views: vec![view(0.1), view(0.2)], index: (0..n).collect(), seed: 0, epoch: 0 }
+    Batch::new(vec![view(0.1), view(0.2)], (0..n).collect(), 0, 0)
 }
 
 const AT: Progress = Progress { step: 0, steps: 10, epoch: 0, epochs: 1 };

@@ -23,7 +23,7 @@ use anyhow::{Result, ensure};
 use selfsup_core::Tensor;
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise};
 use selfsup_core::check::{at_least_one, not_negative};
-use selfsup_core::encoder::{self, Encoder};
+use selfsup_core::encoder::Encoder;
 use selfsup_core::head::{Mlp, MlpStyle};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
@@ -111,7 +111,7 @@ impl Define for VicReg {
 
     fn new(config: Config, setup: &Setup) -> Result<VicReg> {
         let Config { hidden, output, layers, .. } = config;
-        let encoder = encoder::build(&(&setup.path / "encoder"), setup.encoder, setup.image)?;
+        let encoder = setup.build_encoder(&(&setup.path / "encoder"))?;
         let mut widths = vec![hidden; layers + 1];
         widths[0] = encoder.dim();
         widths[layers] = output;

@@ -134,16 +134,17 @@ impl Define for Mae {
     }
 
     fn new(config: Config, setup: &Setup) -> Result<Mae> {
+        let image = setup.image()?;
         let EncoderConfig::Vit { size, patch } = setup.encoder else {
             bail!("mae needs a ViT, but the encoder is {}: choose one, such as encoder=vit-micro/4", setup.encoder);
         };
-        let encoder = Vit::new(&(&setup.path / "encoder"), setup.image, size, patch)?;
+        let encoder = Vit::new(&(&setup.path / "encoder"), image, size, patch)?;
         ensure!(
             encoder.length() > 1,
             "mae: an image of {0} pixels is a single patch of {patch}, which cannot be masked: choose a smaller patch",
-            setup.image.size
+            image.size
         );
-        let decoder = Decoder::new(&(&setup.path / "decoder"), &config.decoder, &encoder, setup.image);
+        let decoder = Decoder::new(&(&setup.path / "decoder"), &config.decoder, &encoder, image);
         Ok(Mae { config, encoder, decoder })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use selfsup_core::Device;
-use selfsup_core::method::View;
+use selfsup_core::method::{Shape, View};
 use selfsup_core::store::{Store, assign};
 
 /// `wave` of golden.py: sin(1.3 m^2 + phase).
@@ -25,7 +25,7 @@ fn config() -> Config {
 
 fn make(store: &Store, config: Config, encoder: &str) -> Result<Mae> {
     let image = ImageShape { channels: 3, size: 16 };
-    Mae::new(config, &Setup { path: store.root(), encoder: encoder.parse()?, image, samples: 8 })
+    Mae::new(config, &Setup::new(store.root(), encoder.parse()?, Shape::Image(image), 8))
 }
 
 /// The model of golden.py, with its weights.
@@ -48,7 +48,7 @@ fn images(n: i64) -> Tensor {
 fn batch(x: Tensor) -> Batch {
     let n = x.size()[0];
     let params = Tensor::zeros([n, 12], (Kind::Float, Device::Cpu));
-    Batch { views: vec![View { x, params }], index: (0..n as usize).collect(), seed: 0, epoch: 0 }
+    Batch::new(vec![View { x, params }], (0..n as usize).collect(), 0, 0)
 }
 
 const AT: Progress = Progress { step: 0, steps: 10, epoch: 0, epochs: 1 };

@@ -1,0 +1,195 @@
+//! The first stage of a two-stage method: the run whose tokenizer it uses (`tokenizer = ..` of its configuration).
+//!
+//! `METHOD/PRESET` names a run of the same data, size and seed, which is made first, beside the run that needs it, if it
+//! is not there yet. Anything else is the folder of a finished run. The weights are copied into the store of the second
+//! stage below [`PATH`], so that its checkpoints hold all that it needs.
+
+use crate::config::RunConfig;
+use crate::registry::{self, RANDOM, SUPERVISED};
+use crate::run::{End, Folder, Machine, execute};
+use anyhow::{Context, Result, ensure};
+use selfsup_core::method::{Method, Setup};
+use selfsup_core::store::Store;
+use selfsup_datasets::Dataset;
+use selfsup_report::file::write_whole;
+use selfsup_train::{checkpoint_path, load_weights};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
+use toml::Table;
+
+/// Where the first stage lies in the store of the second.
+const PATH: &str = "tokenizer";
+/// Its configuration, in the folder of the second stage.
+const CONFIG: &str = "tokenizer.toml";
+
+/// Where the weights of a first stage come from, as meta.json says it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The folder of its run.
+    pub run: PathBuf,
+    pub method: String,
+    pub config_hash: String,
+    /// Of its last checkpoint.
+    pub sha256: String,
+}
+
+/// The first stage of a run, trained; of most methods there is none.
+pub struct FirstStage(Option<(RunConfig, Origin)>);
+
+impl FirstStage {
+    /// Finds the first stage, or trains it. `None`: it was stopped on request.
+    ///
+    /// # Errors
+    /// If the folder that the configuration names holds no finished run of the same kind of images, or the first stage
+    /// cannot be trained.
+    pub fn of(
+        config: &RunConfig,
+        dataset: &Dataset,
+        machine: &Machine,
+        folder: &Folder,
+        stop: &AtomicBool,
+    ) -> Result<Option<FirstStage>> {
+        if config.tokenizer.is_empty() {
+            return Ok(Some(FirstStage(None)));
+        }
+        let named = Path::new(&config.tokenizer);
+        let (first, run) = if named.join("config.toml").is_file() {
+            ensure!(
+                named.join("DONE").is_file(),
+                "`tokenizer`: {} holds a run that is not finished: finish it first, by the command that began it",
+                named.display()
+            );
+            (read(&named.join("config.toml"))?, named.to_path_buf())
+        } else {
+            let first = preset(config)?;
+            let path = folder.path.parent().unwrap_or(Path::new(".")).join(first.run_id()?);
+            let place = Folder { path: &path, study: folder.study, resume: folder.resume };
+            eprintln!("{} needs a tokenizer: {} seed {}", config.name(), config.tokenizer, first.seed);
+            if let End::Stopped = execute(&first, dataset, machine, &place, stop)? {
+                return Ok(None);
+            }
+            (first, path)
+        };
+        check(config, &first)?;
+        let weights = checkpoint_path(&run);
+        let bytes = fs::read(&weights).with_context(|| format!("{}: could not be read", weights.display()))?;
+        let origin = Origin {
+            run,
+            method: first.name().into(),
+            config_hash: first.hash()?,
+            sha256: Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+        };
+        write_whole(&folder.path.join(CONFIG), first.to_toml()?.as_bytes())?;
+        Ok(Some(FirstStage(Some((first, origin)))))
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> Option<&RunConfig> {
+        self.0.as_ref().map(|(config, _)| config)
+    }
+
+    /// Where its weights come from.
+    pub fn origin(&self) -> Option<Origin> {
+        self.0.as_ref().map(|(_, origin)| origin.clone())
+    }
+
+    /// Copies its weights into the store of the second stage.
+    ///
+    /// # Errors
+    /// If they are not there or of another shape.
+    pub fn load(&self, store: &Store) -> Result<()> {
+        self.0.as_ref().map_or(Ok(()), |(_, origin)| load_weights(&origin.run, store, PATH))
+    }
+}
+
+/// The configuration of the first stage as far as it can be told without training it: for tests and `--dry-run`.
+///
+/// # Errors
+/// If `tokenizer` names neither a run nor a preset.
+pub fn planned(config: &RunConfig) -> Result<Option<RunConfig>> {
+    if config.tokenizer.is_empty() {
+        return Ok(None);
+    }
+    let file = Path::new(&config.tokenizer).join("config.toml");
+    if file.is_file() { read(&file).map(Some) } else { preset(config).map(Some) }
+}
+
+/// The configuration of the first stage that a preset names, with the data, the size and the seed of the second stage.
+///
+/// # Errors
+/// If there is no such method or preset.
+pub fn preset(config: &RunConfig) -> Result<RunConfig> {
+    let mut layer = Table::new();
+    layer.insert("seed".into(), toml::Value::try_from(config.seed)?);
+    layer.insert("data".into(), config.data.clone().into());
+    layer.insert("size".into(), toml::Value::try_from(config.size)?);
+    let first = RunConfig::resolve(&config.tokenizer, &[layer]).with_context(|| {
+        format!(
+            "`tokenizer` is `{}`; expected the folder of a finished run, or METHOD/PRESET such as vq-vae/cpu",
+            config.tokenizer
+        )
+    })?;
+    check(config, &first)?;
+    Ok(first)
+}
+
+fn check(config: &RunConfig, first: &RunConfig) -> Result<()> {
+    ensure!(
+        first.tokenizer.is_empty() && ![RANDOM, SUPERVISED].contains(&first.name()),
+        "`tokenizer` is `{}`, a run of {}; expected one of a method that learns a codebook, such as vq-vae",
+        config.tokenizer,
+        first.name()
+    );
+    ensure!(
+        first.size == config.size,
+        "`tokenizer`: {} was trained on images of size {}, but this run has size {}",
+        config.tokenizer,
+        first.size,
+        config.size
+    );
+    Ok(())
+}
+
+/// The first stage of the run in `folder`, as it was when that run began.
+///
+/// # Errors
+/// If its configuration cannot be read.
+pub fn of_run(folder: &Path) -> Result<Option<RunConfig>> {
+    let path = folder.join(CONFIG);
+    path.is_file().then(|| read(&path)).transpose()
+}
+
+/// Builds the method of the first stage in the store of the second, frozen.
+///
+/// # Errors
+/// If the method cannot be built, or has no codebook.
+pub fn build(first: &RunConfig, setup: &Setup) -> Result<Rc<dyn Method>> {
+    let path = (&setup.path / PATH).frozen();
+    let own = Setup::new(path, first.encoder, setup.shape, setup.samples);
+    let own = Setup { normalisation: setup.normalisation.clone(), ..own };
+    let method = (registry::find(first.name())?.build)(&first.settings(), &own)?;
+    ensure!(
+        method.tokenizer().is_some(),
+        "`tokenizer`: {} learns no codebook; expected a method that does, such as vq-vae",
+        first.name()
+    );
+    Ok(method.into())
+}
+
+/// Gives the first stage of an opened run its weights again, from the run that it came from: a baseline has no
+/// checkpoint of its own.
+///
+/// # Errors
+/// If that run is no longer there.
+pub fn reload(origin: &Origin, store: &Store) -> Result<()> {
+    load_weights(&origin.run, store, PATH)
+}
+
+fn read(path: &Path) -> Result<RunConfig> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    toml::from_str(&text).with_context(|| path.display().to_string())
+}
