@@ -5,7 +5,17 @@ use selfsup_core::method::{Entry, entry};
 
 /// One line per method.
 pub const METHODS: &[Entry] = &[
+    entry::<next_step::NextStep>(),
+    entry::<gpt::Gpt>(),
+    entry::<pixelcnn::PixelCnn>(),
+    entry::<vq_vae::VqVae>(),
+    entry::<bert::Bert>(),
     entry::<mae::Mae>(),
+    entry::<rotnet::RotNet>(),
+    entry::<jigsaw::Jigsaw>(),
+    entry::<augself::AugSelf>(),
+    entry::<vq_gan::VqGan>(),
+    entry::<dall_e::DallE>(),
     entry::<simclr::SimClr>(),
     entry::<moco::MoCo>(),
     entry::<instdisc::InstDisc>(),
