@@ -221,6 +221,7 @@ fn print_tables(report: &Report) {
     for table in &report.tables {
         println!("{}", table.terminal(width, colour_wanted()));
     }
+    print!("{}", report.own_tasks.terminal(width));
 }
 
 fn print_methods(csv: bool) -> Result<()> {
@@ -243,12 +244,9 @@ fn data(command: Data, root: Option<&Path>) -> Result<()> {
             .iter()
             .map(|entry| {
                 let there = if entry.is_present(&root) { "here" } else { "-" };
-                format!("{:18} {:5} {} ({})", entry.name, there, entry.summary, entry.licence)
+                format!("{:24} {:5} {} ({})", entry.name, there, entry.summary, entry.licence)
             })
-            .chain([format!(
-                "{:18} {:5} own images: PNG and JPEG in folders of classes, or in one folder",
-                "folder:PATH", ""
-            )])
+            .chain(selfsup_datasets::OWN.map(|(name, summary)| format!("{name:24} {:5} {summary}", "")))
             .collect(),
         Data::Get { name } => selfsup_datasets::get(&name, &root, &mut selfsup_datasets::progress_bar())?,
         Data::Verify { name } => selfsup_datasets::verify(&name, &root)?,

@@ -16,7 +16,7 @@ use selfsup_report::html::{Card, Page};
 use selfsup_report::metrics;
 use selfsup_report::picture::{Grid, Picture};
 use selfsup_report::results::{self, Row};
-use selfsup_report::table::{Table, summarise};
+use selfsup_report::table::{OwnTasks, Table, summarise};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -107,7 +107,7 @@ fn write_views(config: &RunConfig, dataset: &Dataset, size: usize, recipes: &[Re
 fn shown(row: &Row) -> bool {
     match row.protocol.as_str() {
         "geometry" => row.metric == "effective_rank",
-        "embedding" => false,
+        "embedding" | "pretext" => false,
         "linear" => row.metric == "accuracy",
         _ => true,
     }
@@ -137,6 +137,7 @@ fn names(runs: &[Source]) -> Vec<(&'static Entry, &str)> {
 pub struct Report {
     pub rows: Vec<Row>,
     pub tables: Vec<Table>,
+    pub own_tasks: OwnTasks,
 }
 
 impl Report {
@@ -157,7 +158,8 @@ impl Report {
         rows.sort_by_key(|row| place(&row.method));
         let visible: Vec<Row> = rows.iter().filter(|row| shown(row)).cloned().collect();
         let tables = summarise(&visible)?;
-        Ok(Report { rows, tables })
+        let own_tasks = OwnTasks::of(&rows)?;
+        Ok(Report { rows, tables, own_tasks })
     }
 
     /// Writes table.md, table.csv, figures (SVG and PNG) and report.html into `folder`; `runs` are the places in which
@@ -171,7 +173,9 @@ impl Report {
         let join = |text: fn(&Table) -> Result<String>| -> Result<String> {
             Ok(self.tables.iter().map(text).collect::<Result<Vec<_>>>()?.join("\n"))
         };
-        write_whole(&folder.join("table.md"), join(|t| Ok(t.markdown()))?.as_bytes())?;
+        let own = self.own_tasks.markdown();
+        let page = join(|t| Ok(t.markdown()))? + if own.is_empty() { "" } else { "\n" } + &own;
+        write_whole(&folder.join("table.md"), page.as_bytes())?;
         write_whole(&folder.join("table.csv"), join(|t| Ok(String::from_utf8(t.csv()?)?))?.as_bytes())?;
         let runs = self.run_folders(runs);
         let mut drawn = Vec::new();
@@ -191,6 +195,7 @@ impl Report {
                 .into(),
             meta: self.meta(&runs),
             tables: self.tables.clone(),
+            own_tasks: self.own_tasks.clone(),
             figures: drawn,
             cards: self.cards(&runs, &figures)?,
             protocol: protocol(&runs),
@@ -276,6 +281,8 @@ impl Report {
                 picture("views.png", "Training images and the views that the method is given of them"),
                 picture("pictures.png", "Test images as the method sees and rebuilds them"),
             ];
+            let written = fs::read_to_string(folder.join("plots/texts.txt")).ok();
+            let texts = written.map(|text| ("What the method does to test samples".to_string(), text));
             let mut own = Vec::new();
             let points = read_points(name, "loss", runs)?;
             if !points.is_empty() {
@@ -292,6 +299,7 @@ impl Report {
                 paper: entry.paper.into(),
                 family: entry.family.to_string(),
                 pictures: pictures.into_iter().flatten().collect(),
+                texts: texts.into_iter().collect(),
                 figures: own,
                 notes: speed
                     .map(|m| format!("{:.0} images/s, {} trained values.", m.images_per_second, m.parameters))

@@ -78,6 +78,10 @@ impl Study {
         }
         let mut baselines: Vec<RunConfig> = Vec::new();
         for config in &configs {
+            // What is asked for its own task alone needs no labels, and perhaps has none to compare by.
+            if config.evaluate.protocols.iter().all(|p| p == "pretext") {
+                continue;
+            }
             let kind = |c: &RunConfig| (c.encoder, c.data.clone(), c.size, c.tokenizer.clone());
             let same = |b: &RunConfig| kind(b) == kind(config);
             if baselines.iter().any(same) {

@@ -5,7 +5,7 @@ use selfsup_report::figure::{Axes, Figure, Series, bars, lines};
 use selfsup_report::html::{Card, Page};
 use selfsup_report::picture::{Grid, Picture};
 use selfsup_report::results::{self, Row, Status};
-use selfsup_report::table::{Table, summarise};
+use selfsup_report::table::{OwnTasks, Table, summarise};
 use selfsup_report::tensorboard;
 use std::path::{Path, PathBuf};
 
@@ -119,6 +119,7 @@ fn page(rows: Vec<Row>, tables: Vec<Table>, figures: Vec<Figure>) -> Result<Page
     let pair = |a: &str, b: &str| (a.to_string(), b.to_string());
     let card = |(name, family, ..): &(&str, &str, f64, f64, f64, &str)| -> Result<Card> {
         Ok(Card {
+            texts: Vec::new(),
             name: name.to_string(),
             paper: "A. Author and B. Author, A paper, 2020, https://arxiv.org/abs/2002.05709.".into(),
             family: family.to_string(),
@@ -128,6 +129,7 @@ fn page(rows: Vec<Row>, tables: Vec<Table>, figures: Vec<Figure>) -> Result<Page
         })
     };
     Ok(Page {
+        own_tasks: OwnTasks::default(),
         title: "Objectives on digits".into(),
         lead: "Made-up numbers, to show what a report looks like.".into(),
         meta: vec![

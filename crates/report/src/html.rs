@@ -6,7 +6,7 @@
 use crate::figure::{Figure, GRID, INK, MUTED, PAPER};
 use crate::file::write_whole;
 use crate::results::{COLUMNS, Row, to_csv};
-use crate::table::{Kind, Table};
+use crate::table::{Kind, OwnTasks, Table};
 use anyhow::{Context, Result};
 use minijinja::{Environment, Value, context};
 use std::path::Path;
@@ -23,6 +23,8 @@ pub struct Page {
     /// When and with what it was made: (`commit`, `0a1b2c3`), (`device`, …), (`command`, …).
     pub meta: Vec<(String, String)>,
     pub tables: Vec<Table>,
+    /// What each method reached at its own task.
+    pub own_tasks: OwnTasks,
     pub figures: Vec<Figure>,
     pub cards: Vec<Card>,
     /// How the features were judged: (`kNN`, `k = 20, temperature 0.07, …`).
@@ -44,6 +46,8 @@ pub struct Card {
     pub family: String,
     /// (caption, PNG bytes): views, reconstructions.
     pub pictures: Vec<(String, Vec<u8>)>,
+    /// (caption, text): what a method of text wrote.
+    pub texts: Vec<(String, String)>,
     /// Curves of its own, such as the loss.
     pub figures: Vec<Figure>,
     pub notes: Vec<String>,
@@ -65,6 +69,8 @@ impl Page {
             lead => self.lead.as_str(),
             meta => pairs(&self.meta),
             tables => self.tables.iter().map(table).collect::<Vec<_>>(),
+            own_head => OwnTasks::HEAD,
+            own_lines => self.own_tasks.lines.iter().map(|line| line.to_vec()).collect::<Vec<_>>(),
             figures => self.figures.iter().map(figure).collect::<Vec<_>>(),
             cards => self.cards.iter().map(card).collect::<Vec<_>>(),
             protocol => pairs(&self.protocol),
@@ -147,6 +153,7 @@ fn card(card: &Card) -> Value {
         paper => pieces(&card.paper),
         family => card.family.as_str(),
         pictures,
+        texts => pairs(&card.texts),
         figures => card.figures.iter().map(figure).collect::<Vec<_>>(),
         notes => card.notes.iter().map(|note| pieces(note)).collect::<Vec<_>>(),
     }

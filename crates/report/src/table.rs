@@ -4,6 +4,7 @@ use crate::results::{Row, Status};
 use crate::statistics::{Difference, mean, paired, sd};
 use anyhow::{Result, bail};
 use comfy_table::{Cell as Field, CellAlignment, ContentArrangement, LineStyle, Table as Grid, TableStyle};
+use std::ops::Range;
 
 /// What a line is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -358,24 +359,8 @@ impl Table {
 
     /// For a terminal of this width; `colour` as by [`colour_wanted`].
     pub fn terminal(&self, width: u16, colour: bool) -> String {
-        let mut grid = Grid::new();
-        grid.load_style(STYLE)
-            .set_content_arrangement(ContentArrangement::Dynamic)
-            .set_width(width)
-            .set_header(self.head());
-        for line in &self.lines {
-            let last = self.columns.len() + 2;
-            let field = |(i, text): (usize, String)| {
-                let numeric = (2..last).contains(&i);
-                Field::new(printable(&text)).set_alignment(if numeric {
-                    CellAlignment::Right
-                } else {
-                    CellAlignment::Left
-                })
-            };
-            grid.add_row(self.fields(line).into_iter().enumerate().map(field));
-        }
-        let text = format!("{}\n{grid}\n", printable(&self.title()));
+        let fields = self.lines.iter().map(|line| self.fields(line));
+        let text = terminal(&self.title(), self.head(), fields, 2..self.columns.len() + 2, width);
         if !colour {
             return text;
         }
@@ -386,17 +371,7 @@ impl Table {
 
     /// As a Markdown table.
     pub fn markdown(&self) -> String {
-        let escape = |s: String| printable(&s).replace('\\', "\\\\").replace('|', "\\|").replace('<', "&lt;");
-        let line =
-            |fields: Vec<String>| format!("| {} |\n", fields.into_iter().map(escape).collect::<Vec<_>>().join(" | "));
-        let rule: Vec<&str> = (0..self.columns.len() + 4)
-            .map(|i| if (2..self.columns.len() + 2).contains(&i) { "---:" } else { "---" })
-            .collect();
-        let mut text = line(self.head()) + &format!("| {} |\n", rule.join(" | "));
-        for l in &self.lines {
-            text += &line(self.fields(l));
-        }
-        text
+        markdown(self.head(), self.lines.iter().map(|line| self.fields(line)), 2..self.columns.len() + 2)
     }
 
     /// The wide view as CSV: for each column mean, sd, n and gain over the random encoder, in plain units.
@@ -436,6 +411,83 @@ impl Table {
         }
         Ok(csv.into_inner()?)
     }
+}
+
+/// What each method reached at its own task (protocol `pretext`): bits per dimension, reconstruction error, accuracy. No
+/// two methods need have one in common, so it is a line a number.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OwnTasks {
+    /// Under [`OwnTasks::HEAD`].
+    pub lines: Vec<[String; 5]>,
+}
+
+impl OwnTasks {
+    pub const HEAD: [&str; 5] = ["method", "encoder", "data", "measure", "value"];
+    const TITLE: &str = "What each method was trained for, on test samples";
+
+    /// Of the rows of protocol `pretext`; empty without any.
+    ///
+    /// # Errors
+    /// If two rows contradict each other.
+    pub fn of(rows: &[Row]) -> Result<OwnTasks> {
+        let rows: Vec<Row> = rows.iter().filter(|row| row.protocol == "pretext").cloned().collect();
+        let mut lines = Vec::new();
+        for table in summarise(&rows)? {
+            for line in &table.lines {
+                for (column, cell) in table.columns.iter().zip(&line.cells) {
+                    let Some(cell) = cell else { continue };
+                    let unit = if column.percent() { " %" } else { "" };
+                    let measure = column.metric.replace('_', " ") + unit;
+                    lines.push([line.name(), line.encoder.clone(), table.dataset.clone(), measure, cell.text(column)]);
+                }
+            }
+        }
+        Ok(OwnTasks { lines })
+    }
+
+    /// For a terminal of this width; nothing without lines.
+    pub fn terminal(&self, width: u16) -> String {
+        let fields = self.lines.iter().map(|line| line.to_vec());
+        if self.lines.is_empty() { String::new() } else { terminal(Self::TITLE, Self::head(), fields, 4..5, width) }
+    }
+
+    /// As a Markdown table; nothing without lines.
+    pub fn markdown(&self) -> String {
+        let fields = self.lines.iter().map(|line| line.to_vec());
+        if self.lines.is_empty() { String::new() } else { markdown(Self::head(), fields, 4..5) }
+    }
+
+    fn head() -> Vec<String> {
+        Self::HEAD.map(String::from).into()
+    }
+}
+
+/// A table under its title; the columns of `numeric` stand at the right.
+fn terminal(
+    title: &str,
+    head: Vec<String>,
+    lines: impl Iterator<Item = Vec<String>>,
+    numeric: Range<usize>,
+    width: u16,
+) -> String {
+    let mut grid = Grid::new();
+    grid.load_style(STYLE).set_content_arrangement(ContentArrangement::Dynamic).set_width(width).set_header(head);
+    for line in lines {
+        grid.add_row(line.iter().enumerate().map(|(i, text)| {
+            let side = if numeric.contains(&i) { CellAlignment::Right } else { CellAlignment::Left };
+            Field::new(printable(text)).set_alignment(side)
+        }));
+    }
+    format!("{}\n{grid}\n", printable(title))
+}
+
+fn markdown(head: Vec<String>, lines: impl Iterator<Item = Vec<String>>, numeric: Range<usize>) -> String {
+    let escape = |s: &String| printable(s).replace('\\', "\\\\").replace('|', "\\|").replace('<', "&lt;");
+    let line = |fields: &[String]| format!("| {} |\n", fields.iter().map(escape).collect::<Vec<_>>().join(" | "));
+    let rule: Vec<&str> = (0..head.len()).map(|i| if numeric.contains(&i) { "---:" } else { "---" }).collect();
+    let mut text = line(&head) + &format!("| {} |\n", rule.join(" | "));
+    lines.for_each(|fields| text += &line(&fields));
+    text
 }
 
 /// A rule above and below the table and one under its head.

@@ -4,7 +4,7 @@ use selfsup_report::figure::{Axes, Series, bars, lines};
 use selfsup_report::html::{Card, Page};
 use selfsup_report::results::{self, COLUMNS, Row, Status};
 use selfsup_report::statistics::{Difference, paired, sd, t_quantile};
-use selfsup_report::table::{Kind, Table, summarise};
+use selfsup_report::table::{Kind, OwnTasks, Table, summarise};
 use selfsup_report::{file, metrics, tensorboard};
 use std::fs;
 
@@ -232,10 +232,13 @@ fn a_page_escapes_hostile_names_and_loads_nothing() {
         name: hostile.into(),
         paper: "https://example.org/\"onclick=alert(1) <script>".into(),
         pictures: vec![(hostile.into(), vec![1, 2, 3])],
+        texts: vec![(hostile.into(), hostile.into())],
         figures: figures.clone(),
         ..Card::default()
     };
+    let own = Row { metric: hostile.into(), ..row(hostile, "pretext", 0, 1.5) };
     let page = Page {
+        own_tasks: OwnTasks::of(&[own]).expect("own tasks"),
         title: hostile.into(),
         meta: vec![pair()],
         cards: vec![card],
@@ -320,4 +323,30 @@ fn event_files_are_tensorboards_and_can_be_cut() {
     for wrong in [0, 10_000] {
         assert!(tensorboard::Writer::resume(&path, wrong).is_err());
     }
+}
+
+#[test]
+fn own_tasks_are_a_line_a_number() {
+    let of =
+        |method: &str, metric: &str, seed, value| Row { metric: metric.into(), ..row(method, "pretext", seed, value) };
+    let mut rows = study();
+    rows.extend([
+        of("pixelcnn", "bits_per_dim", 0, 1.25),
+        of("pixelcnn", "bits_per_dim", 1, 1.35),
+        of("rotnet", "accuracy", 0, 0.75),
+    ]);
+    let own = OwnTasks::of(&rows).expect("own tasks");
+    assert_eq!(
+        own.lines,
+        [
+            ["pixelcnn", "resnet8", "digits", "bits per dim", "1.300 ± 0.071 (n=2)"],
+            ["rotnet", "resnet8", "digits", "accuracy %", "75.00 (n=1)"],
+        ]
+    );
+    assert!(
+        own.markdown().starts_with("| method | encoder | data | measure | value |\n| --- | --- | --- | --- | ---: |")
+    );
+    assert!(own.terminal(100).contains("bits per dim"));
+    let none = OwnTasks::of(&study()).expect("none");
+    assert!(none.terminal(100).is_empty() && none.markdown().is_empty());
 }

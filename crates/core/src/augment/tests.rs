@@ -10,6 +10,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
+mod sequences;
+
 /// No normalisation: values as they leave the last operation.
 fn bare(channels: usize) -> Normalisation {
     Normalisation { mean: vec![0.0; channels], std: vec![1.0; channels] }

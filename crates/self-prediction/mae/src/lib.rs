@@ -27,16 +27,24 @@ use selfsup_core::encoder::{Block, Encoder, EncoderConfig, Vit, sin_cos_position
 use selfsup_core::layer::{LayerNorm, Linear};
 use selfsup_core::method::{Batch, Define, Family, ImageShape, Loss, Method, Setup};
 use selfsup_core::progress::Progress;
-use selfsup_core::rng::Purpose;
 use selfsup_core::store::{Init, Path, Role};
 use selfsup_core::{Kind, Tensor, no_grad, precision};
 use serde::{Deserialize, Serialize};
+
+pub mod mask;
+pub mod patches;
+use mask::{Mask, Sampling};
+use patches::{Pixels, patchify, unpatchify};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// r, the share of patches removed (figure 5).
     pub mask_ratio: f64,
+    /// How the removed patches are chosen (table 1f).
+    pub sampling: Sampling,
+    /// Whether mask tokens stand in the encoder for what was removed (table 1c: they cost time and linear accuracy).
+    pub encode_masked: bool,
     /// Whether the target of a patch is normalised by the patch's own mean and deviation (table 1d).
     pub norm_pix: bool,
     /// Added to a patch's variance before the root; 1e-4 suits small images, whose patches are often nearly constant.
@@ -55,7 +63,14 @@ pub struct DecoderConfig {
 
 impl Default for Config {
     fn default() -> Config {
-        Config { mask_ratio: 0.75, norm_pix: true, eps: 1e-6, decoder: DecoderConfig::default() }
+        Config {
+            mask_ratio: 0.75,
+            sampling: Sampling::Random,
+            encode_masked: false,
+            norm_pix: true,
+            eps: 1e-6,
+            decoder: DecoderConfig::default(),
+        }
     }
 }
 
@@ -68,6 +83,8 @@ impl Default for DecoderConfig {
 pub struct Mae {
     config: Config,
     encoder: Vit,
+    /// What stands in the encoder for a removed patch, if anything does.
+    mask_token: Option<Tensor>,
     decoder: Decoder,
 }
 
@@ -87,6 +104,18 @@ impl Method for Mae {
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
         self.encoder.forward(x, train)
+    }
+
+    /// The loss, and the error in normalised pixels whatever the target, of masks that training did not see.
+    fn pretext(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
+        let (x, mask) = (&batch.views[0].x, self.mask(batch));
+        let p = self.reconstruct(x, &mask);
+        let patches = patchify(x, self.encoder.patch());
+        let pixels = if self.config.norm_pix { Pixels::of(&patches, self.config.eps).restore(&p) } else { p.copy() };
+        vec![
+            ("loss", self.objective(x, &p, &mask)),
+            ("reconstruction_error", masked_mse(&pixels, &patches, &mask.removed)),
+        ]
     }
 
     /// Removed patches are 0 (the mean colour) in `masked` and predicted in `reconstruction`.
@@ -145,14 +174,16 @@ impl Define for Mae {
             image.size
         );
         let decoder = Decoder::new(&(&setup.path / "decoder"), &config.decoder, &encoder, image);
-        Ok(Mae { config, encoder, decoder })
+        let token = || setup.path.variable("mask_token", &[1, 1, encoder.dim()], Role::NoDecay, Init::Normal(0.02));
+        let mask_token = config.encode_masked.then(token);
+        Ok(Mae { config, encoder, mask_token, decoder })
     }
 }
 
 impl Mae {
     /// The batch's mask: a choice of each image's own.
     fn mask(&self, batch: &Batch) -> Mask {
-        Mask::new(&batch.uniform(Purpose::Mask, self.encoder.length() as usize), self.config.mask_ratio)
+        self.config.sampling.mask(batch, self.encoder.length(), self.config.mask_ratio)
     }
 
     /// The loss of predictions p [B, L, p p C] for the images.
@@ -164,9 +195,16 @@ impl Mae {
 
     /// Predictions for all patches, from the kept ones: [B, C, S, S] -> [B, L, p p C] f32.
     fn reconstruct(&self, x: &Tensor, mask: &Mask) -> Tensor {
-        precision::network(x.device(), || {
-            let y = self.encoder.encode(&mask.keep(&self.encoder.tokens(x))); // [B, 1 + kept, D]
-            self.decoder.forward(&y, mask)
+        precision::network(x.device(), || match &self.mask_token {
+            None => {
+                let y = self.encoder.encode(&mask.keep(&self.encoder.tokens(x))); // [B, 1 + kept, D]
+                self.decoder.forward(&y, Some(mask))
+            }
+            Some(token) => {
+                let (removed, masked) = (mask.removed.unsqueeze(-1), token + self.encoder.positions());
+                let tokens = self.encoder.tokens(x) * (1.0 - &removed) + masked * removed;
+                self.decoder.forward(&self.encoder.encode(&tokens), None)
+            }
         })
     }
 }
@@ -196,97 +234,17 @@ impl Decoder {
     }
 
     /// Encoded tokens, class token first, to a prediction for each patch: [B, 1 + kept, D] -> [B, L, p p C] f32.
-    fn forward(&self, y: &Tensor, mask: &Mask) -> Tensor {
+    /// Without a mask all L tokens are there.
+    fn forward(&self, y: &Tensor, mask: Option<&Mask>) -> Tensor {
         let y = self.embed.forward(y).to_kind(Kind::Float);
         let (class, kept) = (y.narrow(1, 0, 1), y.narrow(1, 1, y.size()[1] - 1));
-        let mut y = Tensor::cat(&[class, mask.restore(&kept, &self.mask_token) + &self.positions], 1);
+        let all = mask.map_or(kept.shallow_clone(), |mask| mask.restore(&kept, &self.mask_token));
+        let mut y = Tensor::cat(&[class, all + &self.positions], 1);
         for block in &self.blocks {
             y = block.forward(&y);
         }
         let y = self.norm.forward(&y.narrow(1, 1, y.size()[1] - 1));
         self.head.forward(&y).to_kind(Kind::Float)
-    }
-}
-
-/// Which patches of each image are kept.
-pub struct Mask {
-    /// Places of the patches in shuffled order, the kept ones first: [B, L] i64.
-    shuffle: Tensor,
-    kept: i64,
-    /// 1 where a patch is removed, 0 where it is kept: [B, L] f32.
-    pub removed: Tensor,
-}
-
-impl Mask {
-    /// Keeps the patches with the least noise, [B, L], of each image.
-    pub fn new(noise: &Tensor, ratio: f64) -> Mask {
-        let (b, l) = noise.size2().expect("noise is [B, L]");
-        let kept = kept(l, ratio);
-        let shuffle = noise.argsort_stable(true, -1, false);
-        let removed = Tensor::ones([b, l], (Kind::Float, noise.device()));
-        let removed = removed.scatter_value(1, &shuffle.narrow(1, 0, kept), 0.0);
-        Mask { shuffle, kept, removed }
-    }
-
-    /// The kept tokens in shuffled order: [B, L, D] -> [B, kept, D].
-    pub fn keep(&self, x: &Tensor) -> Tensor {
-        let (b, _, d) = x.size3().expect("tokens are [B, L, D]");
-        let index = self.shuffle.narrow(1, 0, self.kept).unsqueeze(-1).expand([b, self.kept, d], false);
-        x.gather(1, &index, false)
-    }
-
-    /// The kept tokens back at their places and `fill` [1, 1, D] at all others: [B, kept, D] -> [B, L, D].
-    pub fn restore(&self, kept: &Tensor, fill: &Tensor) -> Tensor {
-        let (b, n, d) = kept.size3().expect("tokens are [B, kept, D]");
-        let l = self.shuffle.size()[1];
-        let shuffled = Tensor::cat(&[kept, &fill.expand([b, l - n, d], false)], 1);
-        let restore = self.shuffle.argsort(-1, false);
-        shuffled.gather(1, &restore.unsqueeze(-1).expand([b, l, d], false), false)
-    }
-}
-
-/// How many of `length` patches are kept when a share of `ratio` is removed.
-fn kept(length: i64, ratio: f64) -> i64 {
-    ((length as f64 * (1.0 - ratio)).round() as i64).clamp(1, length - 1)
-}
-
-/// Patches as rows, the grid's rows first: [B, C, S, S] -> [B, L, p p C]; within a patch row, column, channel.
-pub fn patchify(x: &Tensor, patch: i64) -> Tensor {
-    let (b, c, s, _) = x.size4().expect("images are [B, C, S, S]");
-    let grid = s / patch;
-    x.reshape([b, c, grid, patch, grid, patch]).permute([0, 2, 4, 3, 5, 1]).reshape([b, grid * grid, patch * patch * c])
-}
-
-/// The inverse of [`patchify`]: [B, L, p p C] -> [B, C, S, S].
-pub fn unpatchify(patches: &Tensor, patch: i64, channels: i64) -> Tensor {
-    let (b, l, _) = patches.size3().expect("patches are [B, L, p p C]");
-    let grid = (l as f64).sqrt().round() as i64;
-    let x = patches.reshape([b, grid, grid, patch, patch, channels]).permute([0, 5, 1, 3, 2, 4]);
-    x.reshape([b, channels, grid * patch, grid * patch])
-}
-
-/// Mean and deviation of each patch's values, [B, L, 1] each; the variance is unbiased.
-pub struct Pixels {
-    mean: Tensor,
-    std: Tensor,
-}
-
-impl Pixels {
-    /// Of patches [B, L, n].
-    pub fn of(patches: &Tensor, eps: f64) -> Pixels {
-        let mean = patches.mean_dim([-1].as_slice(), true, None);
-        let std = (patches.var_dim([-1].as_slice(), true, true) + eps).sqrt();
-        Pixels { mean, std }
-    }
-
-    /// The target that section 3 calls normalised pixels.
-    pub fn normalise(&self, patches: &Tensor) -> Tensor {
-        (patches - &self.mean) / &self.std
-    }
-
-    /// The inverse of [`Pixels::normalise`].
-    pub fn restore(&self, patches: &Tensor) -> Tensor {
-        patches * &self.std + &self.mean
     }
 }
 

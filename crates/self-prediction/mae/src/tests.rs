@@ -1,5 +1,6 @@
 //! MAE against PyTorch (`tests/golden.py`), closed forms, and what may depend on what.
 
+use super::mask::kept;
 use super::*;
 use selfsup_core::Device;
 use selfsup_core::method::{Shape, View};
@@ -71,7 +72,7 @@ fn prediction_loss_and_gradients_are_those_of_pytorch() {
     let cases = [(true, 1.101358997, 0.4217313118, normalised), (false, 0.611908849, 0.3774276985, plain)];
     for (norm_pix, loss, norm, gradients) in cases {
         let (store, mae) = golden(norm_pix);
-        let (x, mask) = (images(2), Mask::new(&wave(0.4, &[2, 16]), 0.75));
+        let (x, mask) = (images(2), Mask::new(&wave(0.4, &[2, 16]), 4));
         let p = mae.reconstruct(&x, &mask);
         // f32 through six blocks: values of about 1 keep six digits.
         for (i, expected) in [-0.60768899, -0.09054479, 0.37600937, -0.02689657].into_iter().enumerate() {
@@ -100,7 +101,7 @@ fn patches_are_kept_by_rounded_count() {
         [(196, 0.75, 49), (64, 0.75, 16), (49, 0.75, 12), (16, 0.6, 6), (10, 0.9, 1), (4, 0.99, 1), (4, 0.01, 3)];
     for (length, ratio, expected) in counts {
         assert_eq!(kept(length, ratio), expected, "{length} {ratio}");
-        let mask = Mask::new(&wave(0.7, &[3, length]), ratio);
+        let mask = Mask::new(&wave(0.7, &[3, length]), expected);
         let removed = mask.removed.sum_dim_intlist([1].as_slice(), false, Kind::Int64);
         assert_eq!(removed, Tensor::from_slice(&[length - expected; 3]));
     }
@@ -110,7 +111,7 @@ fn patches_are_kept_by_rounded_count() {
 fn restore_brings_kept_tokens_back_and_fills_the_rest() {
     let (b, l, d) = (5, 16, 3);
     let (x, fill) = (wave(0.1, &[b, l, d]), Tensor::from_slice(&[7.0, 8.0, 9.0]).view([1, 1, 3]));
-    let mask = Mask::new(&wave(0.4, &[b, l]), 0.75);
+    let mask = Mask::new(&wave(0.4, &[b, l]), 4);
     let kept = mask.keep(&x);
     assert_eq!(kept.size(), [b, 4, d]);
     let removed = mask.removed.unsqueeze(-1).to_kind(Kind::Double);
@@ -160,7 +161,7 @@ fn a_prediction_of_zero_costs_the_biased_variance() {
     for n in [16, 48] {
         let patches = wave(0.1, &[2, 9, n]);
         let t = Pixels::of(&patches, 1e-12).normalise(&patches);
-        let removed = Mask::new(&wave(0.4, &[2, 9]), 0.5).removed;
+        let removed = Mask::new(&wave(0.4, &[2, 9]), 4).removed;
         let loss = number(&masked_mse(&t.zeros_like(), &t, &removed));
         assert!((loss - (n - 1) as f64 / n as f64).abs() < 1e-9);
         assert_eq!(number(&masked_mse(&t, &t, &removed)), 0.0);
@@ -169,7 +170,7 @@ fn a_prediction_of_zero_costs_the_biased_variance() {
 
 #[test]
 fn the_loss_ignores_what_is_predicted_for_visible_patches() {
-    let (p, t, mask) = (wave(0.1, &[2, 16, 48]), wave(0.2, &[2, 16, 48]), Mask::new(&wave(0.4, &[2, 16]), 0.75));
+    let (p, t, mask) = (wave(0.1, &[2, 16, 48]), wave(0.2, &[2, 16, 48]), Mask::new(&wave(0.4, &[2, 16]), 4));
     let visible: Tensor = 1.0 - mask.removed.unsqueeze(-1);
     let expected = number(&masked_mse(&p, &t, &mask.removed));
     assert_eq!(number(&masked_mse(&(&p + &visible * 100.0), &t, &mask.removed)), expected);
@@ -179,7 +180,7 @@ fn the_loss_ignores_what_is_predicted_for_visible_patches() {
 #[test]
 fn the_prediction_does_not_depend_on_removed_pixels() {
     let (_store, mae) = golden(true);
-    let mask = Mask::new(&wave(0.4, &[2, 16]), 0.75);
+    let mask = Mask::new(&wave(0.4, &[2, 16]), 4);
     let x = images(2).set_requires_grad(true);
     let p = mae.reconstruct(&x, &mask);
     let gradient = &Tensor::run_backward(&[p.square().sum(None)], &[&x], false, false)[0];
@@ -216,6 +217,58 @@ fn everything_is_trained() {
     assert_eq!(mae.features(&images(4), false).size(), [4, 96]);
     assert!(mae.embedding(&images(4)).is_none());
     assert_eq!(mae.views().len(), 1);
+}
+
+#[test]
+fn blocks_and_the_grid_remove_as_many_patches_of_every_image() {
+    let per_image = |mask: &Mask| mask.removed.sum_dim_intlist([1].as_slice(), false, Kind::Int64);
+    let batch = batch(images(4));
+    let block = Sampling::Block.mask(&batch, 49, 0.75);
+    assert_eq!(per_image(&block), Tensor::from_slice(&[37i64; 4]));
+    assert_ne!(block.removed.get(0), block.removed.get(1));
+    // Neighbours of a removed patch are removed more often than with single patches.
+    let together = |mask: &Mask| {
+        let grid = mask.removed.view([4, 7, 7]);
+        number(&(grid.narrow(2, 0, 6) * grid.narrow(2, 1, 6)).sum(None))
+    };
+    assert!(together(&Sampling::Block.mask(&batch, 49, 0.5)) > 1.2 * together(&Sampling::Random.mask(&batch, 49, 0.5)));
+    let grid = Sampling::Grid.mask(&batch, 16, 0.75);
+    let kept: Vec<i64> = (0..16).filter(|&i| grid.removed.double_value(&[2, i]) == 0.0).collect();
+    assert_eq!(kept, [0, 2, 8, 10]);
+    assert_eq!(grid.removed.get(0), grid.removed.get(3));
+}
+
+#[test]
+fn mask_tokens_in_the_encoder_still_hide_the_removed_pixels() {
+    let store = Store::new(0, Device::Cpu);
+    let mut mae = make(&store, Config { encode_masked: true, ..config() }, "vit-micro/4").expect("a method");
+    let batch = batch(images(2).set_requires_grad(true));
+    let p = mae.reconstruct(&batch.views[0].x, &mae.mask(&batch));
+    let gradient = &Tensor::run_backward(&[p.square().sum(None)], &[&batch.views[0].x], false, false)[0];
+    assert_eq!(greatest(&(patchify(gradient, 4) * mae.mask(&batch).removed.unsqueeze(-1))), 0.0);
+    mae.loss(&batch, AT).total.backward();
+    // The decoder's own mask token is then not needed.
+    let idle: Vec<String> = store
+        .trainable()
+        .into_iter()
+        .filter(|v| !v.tensor.grad().defined() || number(&v.tensor.grad().norm()) == 0.0)
+        .map(|v| v.name)
+        .collect();
+    assert_eq!(idle, ["decoder.mask_token"]);
+}
+
+#[test]
+fn the_pretext_scores_are_the_loss_and_the_error_in_pixels() {
+    let (_store, mut mae) = golden(true);
+    let batch = batch(images(3));
+    let scores = no_grad(|| mae.pretext(&batch));
+    assert_eq!(number(&scores[0].1), number(&mae.loss(&batch, AT).total));
+    let rows = mae.pictures(&batch);
+    let removed = mae.mask(&batch).removed.unsqueeze(-1);
+    let error = (patchify(&rows[2].1, 4) - patchify(&rows[0].1, 4)) * &removed;
+    let mean = number(&error.square().sum(None)) / (number(&removed.sum(None)) * 48.0);
+    assert_eq!(scores[1].0, "reconstruction_error");
+    assert!((number(&scores[1].1) / mean - 1.0).abs() < 1e-5);
 }
 
 #[test]
