@@ -45,66 +45,16 @@ use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::assign;
 use selfsup_core::tensor::normalise;
 use selfsup_core::{Kind, Tensor};
-use serde::{Deserialize, Serialize};
 
+mod config;
 mod head;
 mod sampling;
 mod whitening;
 
+pub use config::{Config, Sampling};
 use head::Head;
 pub use sampling::uniform_clusters;
 pub use whitening::whiten;
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// 1 or 2.
-    pub version: i64,
-    /// Version 1: k, the number of clusters (section 4.1); the best of figure 2c.
-    pub clusters: i64,
-    /// Version 1: dimensions that PCA keeps (section 3.3), at most as many as the features have.
-    pub components: i64,
-    /// Version 1: how the images of an epoch are drawn.
-    pub sampling: Sampling,
-    /// Of k-means: 20 in the first version's code, 10 in the second's.
-    pub iterations: usize,
-    /// Version 2: by which scores are divided (the code of the second paper, as all below).
-    pub temperature: f64,
-    /// Version 2: sets of prototypes, each clustered by itself.
-    pub heads: i64,
-    /// Version 2: K, prototypes of a head.
-    pub prototypes: i64,
-    /// Version 2: the projector's hidden width.
-    pub hidden: i64,
-    /// Version 2: the width of z.
-    pub output: i64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Sampling {
-    /// Every non-empty cluster is drawn equally often (section 3.3).
-    UniformClusters,
-    /// Every image once: large clusters prevail, and one may come to hold everything.
-    Images,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            version: 1,
-            clusters: 10_000,
-            components: 256,
-            sampling: Sampling::UniformClusters,
-            iterations: 20,
-            temperature: 0.1,
-            heads: 3,
-            prototypes: 3000,
-            hidden: 2048,
-            output: 128,
-        }
-    }
-}
 
 pub struct DeepCluster {
     config: Config,
@@ -260,13 +210,6 @@ fn finite(x: Tensor) -> Result<Tensor> {
 
 fn numbers(assignment: &Tensor) -> Vec<i64> {
     Vec::try_from(assignment).expect("an assignment is a row of whole numbers")
-}
-
-impl Config {
-    /// What the scores are divided by: version 1 has no temperature.
-    fn divisor(&self) -> f64 {
-        if self.version == 1 { 1.0 } else { self.temperature }
-    }
 }
 
 impl DeepCluster {

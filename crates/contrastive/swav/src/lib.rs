@@ -37,8 +37,12 @@ use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
 use selfsup_core::store::{Init, Role, assign};
 use selfsup_core::tensor::normalise;
-use selfsup_core::{Kind, Tensor, no_grad};
+use selfsup_core::{Tensor, no_grad};
 use serde::{Deserialize, Serialize};
+
+mod codes;
+pub use codes::{Codes, sinkhorn};
+use codes::{entropy_of_mean, share_used};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -91,18 +95,6 @@ impl Default for Config {
             queue_from: 15.0,
         }
     }
-}
-
-/// How codes are made from scores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Codes {
-    /// The batch is spread over all prototypes.
-    Sinkhorn,
-    /// softmax(S / epsilon): nothing spreads it, and all images may share one prototype.
-    Softmax,
-    /// Sinkhorn's largest entry is 1 and the others are 0.
-    Hard,
 }
 
 pub struct SwAv {
@@ -175,18 +167,23 @@ impl SwAv {
         let n = scores.size()[0];
         let since = at.step as f64 - self.config.queue_from * at.steps_per_epoch() as f64;
         let Some(queue) = self.queues.get(t).filter(|_| since >= 0.0) else {
-            return codes(scores, &self.config);
+            return self.config.codes_of(scores);
         };
         let full = since * n as f64 >= self.config.queue as f64;
         // Old embeddings, but the prototypes of now.
         let old = full.then(|| queue.rows().matmul(&self.prototypes.tr()));
         queue.push(z);
         let all = Tensor::cat(&old.iter().chain([scores]).collect::<Vec<_>>(), 0);
-        codes(&all, &self.config).narrow(0, all.size()[0] - n, n)
+        self.config.codes_of(&all).narrow(0, all.size()[0] - n, n)
     }
 }
 
 impl Config {
+    /// Codes of scores [N, K].
+    fn codes_of(&self, scores: &Tensor) -> Tensor {
+        self.codes.of(scores, self.epsilon, self.sinkhorn_iterations)
+    }
+
     /// Height and width of small crops of images of `full` pixels.
     fn small_side(&self, full: usize) -> usize {
         if self.small_size > 0 { self.small_size } else { (full * 3 + 3) / 7 }
@@ -243,7 +240,7 @@ impl Define for SwAv {
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let (a, b) = given.pair()?;
         let scores = [a.shallow_clone(), b.shallow_clone()];
-        let q: Vec<Tensor> = no_grad(|| scores.iter().map(|s| codes(s, config)).collect());
+        let q: Vec<Tensor> = no_grad(|| scores.iter().map(|s| config.codes_of(s)).collect());
         Ok(swapped_prediction(&scores, &q, config.temperature))
     }
 }
@@ -257,39 +254,6 @@ pub fn swapped_prediction(scores: &[Tensor], codes: &[Tensor], temperature: f64)
         others.map(move |(_, log_p)| -(q * log_p).sum_dim_intlist([-1].as_slice(), false, None).mean(None))
     });
     Tensor::stack(&pairs.collect::<Vec<_>>(), 0).mean(None)
-}
-
-/// Codes of scores [N, K] in the manner that the configuration says.
-fn codes(scores: &Tensor, config: &Config) -> Tensor {
-    let sinkhorn = || sinkhorn(scores, config.epsilon, config.sinkhorn_iterations);
-    match config.codes {
-        Codes::Sinkhorn => sinkhorn(),
-        Codes::Softmax => (scores / config.epsilon).softmax(-1, None),
-        Codes::Hard => sinkhorn().argmax(-1, false).one_hot(scores.size()[1]).to_kind(scores.kind()),
-    }
-}
-
-/// Codes Q [B, K] from scores [B, K] (section 3.1): rows sum to 1, columns to about B / K. f32, or f64 if that came in.
-pub fn sinkhorn(scores: &Tensor, epsilon: f64, iterations: usize) -> Tensor {
-    let mut log_q = scores / epsilon;
-    for _ in 0..iterations {
-        // Prototypes first, images last: so every code sums to 1 however few the iterations.
-        log_q = log_q.log_softmax(0, None).log_softmax(1, None);
-    }
-    log_q.exp()
-}
-
-/// The share of prototypes that are the nearest of some row of `scores`, [N, K] each. The scores' own choice: codes
-/// are spread whatever the network does.
-fn share_used(scores: &[Tensor]) -> Tensor {
-    let nearest = Tensor::cat(scores, 0).argmax(-1, false);
-    Tensor::zeros([scores[0].size()[1]], (Kind::Float, nearest.device())).index_fill_(0, &nearest, 1.0).mean(None)
-}
-
-/// The entropy of the mean of all codes in nats; log K if they are spread evenly.
-fn entropy_of_mean(codes: &[Tensor]) -> Tensor {
-    let mean = Tensor::cat(codes, 0).mean_dim([0].as_slice(), false, None); // [K]
-    -mean.xlogy(&mean).sum(None)
 }
 
 #[cfg(test)]

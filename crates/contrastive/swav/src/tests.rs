@@ -2,6 +2,7 @@
 
 use super::*;
 use selfsup_core::Device;
+use selfsup_core::Kind;
 use selfsup_core::method::{ImageShape, Shape};
 use selfsup_core::store::Store;
 
@@ -203,7 +204,7 @@ fn codes_are_no_part_of_the_graph() {
 #[test]
 fn codes_can_be_soft_hard_or_not_spread() {
     let scores = matrix(0.4, 9, 4).to_kind(Kind::Float);
-    let with = |kind| codes(&scores, &Config { codes: kind, epsilon: 0.3, ..Config::default() });
+    let with = |kind| Config { codes: kind, epsilon: 0.3, ..Config::default() }.codes_of(&scores);
     let soft = with(Codes::Sinkhorn);
     assert_eq!(soft, sinkhorn(&scores, 0.3, 3));
     assert_eq!(with(Codes::Softmax), (&scores / 0.3).softmax(-1, None));
