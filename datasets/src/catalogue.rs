@@ -31,9 +31,30 @@ pub(crate) enum Format {
     Cifar100,
     Stl10,
     JpegCopy,
+    /// The bundled text: windows of it or single speeches, in characters or in pieces of words.
+    Shakespeare {
+        speeches: bool,
+        pieces: bool,
+    },
+    /// Bundled series: the training part's file, then the test part's.
+    Series,
+    /// Captioned images, an archive or the folder that it holds.
+    Emoji,
+    /// Bundled captioned images: one picture and a table.
+    EmojiMini,
 }
 
 impl Format {
+    /// Whether its files stand in the repository.
+    pub(crate) fn is_bundled(self) -> bool {
+        matches!(self, Format::Bundled | Format::Shakespeare { .. } | Format::Series | Format::EmojiMini)
+    }
+
+    /// Whether it is read from an archive, unpacked or as it is.
+    pub(crate) fn is_archive(self) -> bool {
+        matches!(self, Format::JpegCopy | Format::Emoji)
+    }
+
     /// Whether what is downloaded is an archive to be unpacked.
     pub(crate) fn is_unpacked(self) -> bool {
         matches!(self, Format::Cifar10 | Format::Cifar100 | Format::Stl10)
@@ -77,7 +98,7 @@ impl std::fmt::Display for Sum {
 impl Entry {
     /// Where one of its files belongs.
     pub(crate) fn place(&self, root: &Path, source: &Source) -> PathBuf {
-        let beside = self.format.is_unpacked() || self.format == Format::JpegCopy;
+        let beside = self.format.is_unpacked() || self.format.is_archive();
         if beside { root.join(source.file) } else { root.join(self.folder).join(source.file) }
     }
 
@@ -91,10 +112,12 @@ impl Entry {
     /// Whether its files are there, unchecked. The bundled set always is.
     pub fn is_present(&self, root: &Path) -> bool {
         match self.format {
-            Format::Bundled => true,
+            format if format.is_bundled() => true,
             Format::Idx => self.sources.iter().all(|source| self.idx_file(root, source).is_some()),
-            Format::JpegCopy => root.join(self.folder).is_dir() || root.join(self.sources[0].file).is_file(),
-            Format::Cifar10 | Format::Cifar100 | Format::Stl10 => root.join(self.folder).is_dir(),
+            Format::JpegCopy | Format::Emoji => {
+                root.join(self.folder).is_dir() || root.join(self.sources[0].file).is_file()
+            }
+            _ => root.join(self.folder).is_dir(),
         }
     }
 
@@ -118,7 +141,14 @@ impl Entry {
     }
 }
 
-/// All named data sets; own images need no entry.
+/// Own data, which need no entry: how they are named, and what is read.
+pub const OWN: [(&str, &str); 3] = [
+    ("folder:PATH", "own images: PNG and JPEG in folders of classes, or in one folder"),
+    ("text:PATH", "own text: a UTF-8 file, or a folder with .txt files; in characters"),
+    ("ts:PATH_TRAIN.ts", "own series in the format of the UCR and UEA archives, PATH_TEST.ts beside it"),
+];
+
+/// All named data sets.
 pub fn list() -> &'static [Entry] {
     &ENTRIES
 }
@@ -174,7 +204,23 @@ const fn published(
     Source { file, bytes, sum: Sum::Md5(md5), mirrors }
 }
 
-static ENTRIES: [Entry; 7] = [
+const SHAKESPEARE: &[Source] =
+    &[bundled("tinyshakespeare.txt.gz", 1_115_394, "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed")];
+
+/// What the bundled text is read as.
+const fn shakespeare(name: &'static str, summary: &'static str, speeches: bool, pieces: bool) -> Entry {
+    Entry {
+        name,
+        summary,
+        licence: "public domain; gathered by A. Karpathy under MIT",
+        format: Format::Shakespeare { speeches, pieces },
+        folder: "tinyshakespeare",
+        sources: SHAKESPEARE,
+        members: &[],
+    }
+}
+
+static ENTRIES: [Entry; 15] = [
     Entry {
         name: "fashion-mnist-10k",
         summary: "10,000 + 2,000 grey images 28 x 28, 10 classes: the first of each class of Fashion-MNIST; bundled",
@@ -286,6 +332,77 @@ static ENTRIES: [Entry; 7] = [
             sum: Sum::Sha256("93458e2fd3fba7c22b156a0ea6f6d65c4bba6b8eafd136147b9f18f25c38ed85"),
             mirrors: &[],
         }],
+        members: &[],
+    },
+    shakespeare(
+        "tinyshakespeare",
+        "1,115,394 characters of Shakespeare, 65 different, no labels; bundled",
+        false,
+        false,
+    ),
+    shakespeare("tinyshakespeare-bpe", "the same in 1,024 pieces of words (byte-pair encoding)", false, true),
+    shakespeare("shakespeare-speeches", "the speeches of the same, 9 classes: the plays; bundled", true, false),
+    shakespeare("shakespeare-speeches-bpe", "the same in 1,024 pieces of words (byte-pair encoding)", true, true),
+    Entry {
+        name: "japanese-vowels",
+        summary: "270 + 370 series of 12 channels and 7 to 29 steps, 9 speakers; bundled",
+        licence: "CC BY 4.0 (UCI); cite Kudo et al. 1999",
+        format: Format::Series,
+        folder: "japanese-vowels",
+        sources: &[
+            bundled(
+                "JapaneseVowels_TRAIN.ts.gz",
+                487_971,
+                "68a430eabd919cc77f40b1f5f3bc0dcafacc1486bca9260785aeb7d262cc78cd",
+            ),
+            bundled(
+                "JapaneseVowels_TEST.ts.gz",
+                649_132,
+                "b3d41d6a0ca3bcad3afb9ca7d4365382aa51341e2e58bae2a574babdda5b9462",
+            ),
+        ],
+        members: &[],
+    },
+    Entry {
+        name: "osu-leaf",
+        summary: "200 + 242 series of 1 channel and 427 steps: outlines of leaves, 6 species; bundled",
+        licence: "free, with a citation; cite Dau et al. 2019",
+        format: Format::Series,
+        folder: "osu-leaf",
+        sources: &[
+            bundled("OSULeaf_TRAIN.ts.gz", 953_148, "86b9d6e860414ffd26cebc62fff84ffb37fa588ef3e5bf79e4094a437c36ddfc"),
+            bundled(
+                "OSULeaf_TEST.ts.gz",
+                1_152_821,
+                "6c549dd354f9e42d5985fa5fab75321ca9acefc7873457e71467fc8a31f107ce",
+            ),
+        ],
+        members: &[],
+    },
+    Entry {
+        name: "emoji",
+        summary: "3,786 emoji 64 x 64 over white with captions, 10 categories (14 MB)",
+        licence: "images Apache-2.0 (Noto Emoji), names MIT (emoji-data)",
+        format: Format::Emoji,
+        folder: "emoji-captions",
+        sources: &[Source {
+            file: "emoji-captions-64.tar.gz",
+            bytes: Some(13_556_783),
+            sum: Sum::Sha256("274d61afa9660a095fef56fd6a5aff6612c43b0105a4231f2da1ceca9a4902fb"),
+            mirrors: &[],
+        }],
+        members: &[],
+    },
+    Entry {
+        name: "emoji-mini",
+        summary: "1,435 emoji 32 x 32 over white with captions, 7 categories; bundled",
+        licence: "images Apache-2.0 (Noto Emoji), names MIT (emoji-data)",
+        format: Format::EmojiMini,
+        folder: "emoji-mini",
+        sources: &[
+            bundled("images.png", 1_522_683, "277a50830dff1406c97708923cb36dfa591772e4fce37d8a1f665c6645ad4b87"),
+            bundled("captions.tsv", 55_260, "7bd0809349453f6f25dd4ad3ac54c8950586a58a99ecfa2cfa0f6f0e3a2dd97d"),
+        ],
         members: &[],
     },
 ];

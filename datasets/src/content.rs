@@ -59,6 +59,14 @@ impl<'a> Content<'a> {
         }
     }
 
+    /// All that is left.
+    pub(crate) fn all(mut self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let outcome = self.reader.read_to_end(&mut bytes);
+        outcome.with_context(|| format!("{}: broken after byte {} of its content", self.name, bytes.len()))?;
+        Ok(bytes)
+    }
+
     /// Checks that nothing follows; the SHA-256 of all content.
     pub(crate) fn end(mut self) -> Result<String> {
         match self.reader.read(&mut [0]) {

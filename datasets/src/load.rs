@@ -1,37 +1,75 @@
 //! From a name to a data set.
 
-use crate::catalogue::{self, Entry, Format, Sum};
+use crate::catalogue::{self, Entry, Format, Source, Sum};
+use crate::content::Content;
 use crate::dataset::{Dataset, Part};
+use crate::pieces::Pieces;
 use crate::root::bundled_root;
-use crate::{cifar, folder, idx, jpeg_copy, stl10};
+use crate::vocabulary::Vocabulary;
+use crate::{cifar, emoji, folder, idx, jpeg_copy, series, stl10, text};
 use anyhow::{Context as _, Result, bail, ensure};
 use selfsup_core::data::Normalisation;
 use std::path::Path;
 
-/// A name taken apart: `NAME[:LIMIT]` or `folder:PATH[:LIMIT]`.
+/// Pieces of the vocabularies that byte-pair encoding finds.
+const PIECES: usize = 1024;
+
+/// A name taken apart: `NAME[:LIMIT]` or `KIND:PATH[:LIMIT]`.
 pub(crate) enum Wanted<'a> {
     Named(&'static Entry),
-    Folder(&'a Path),
+    Own(Own, &'a Path),
 }
 
-/// What `name` asks for and how many images of each part.
+/// Kinds of own data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Own {
+    /// Images.
+    Folder,
+    Text,
+    Series,
+}
+
+impl Own {
+    const ALL: [Own; 3] = [Own::Folder, Own::Text, Own::Series];
+
+    /// What stands before the path.
+    fn prefix(self) -> &'static str {
+        match self {
+            Own::Folder => "folder:",
+            Own::Text => "text:",
+            Own::Series => "ts:",
+        }
+    }
+
+    pub(crate) fn open(self, path: &Path) -> Result<Dataset> {
+        match self {
+            Own::Folder => folder::open(path),
+            Own::Text => text::open(path),
+            Own::Series => series::open(path),
+        }
+    }
+}
+
+/// What `name` asks for and how many samples of each part.
 pub(crate) fn parse(name: &str) -> Result<(Wanted<'_>, Option<usize>)> {
     let (rest, limit) = match name.rsplit_once(':') {
         Some((rest, digits)) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
             let limit = digits.parse().with_context(|| format!("`{name}`: the limit {digits} is too large"))?;
-            ensure!(limit > 0, "`{name}`: a limit of 0 images leaves nothing to train on");
+            ensure!(limit > 0, "`{name}`: a limit of 0 leaves nothing to train on");
             (rest, Some(limit))
         }
         _ => (name, None),
     };
-    if let Some(path) = name.strip_prefix("folder:") {
-        // A folder may end in a colon and digits itself.
-        return match rest.strip_prefix("folder:") {
-            Some(shorter) if limit.is_some() && !Path::new(path).is_dir() => {
-                Ok((Wanted::Folder(Path::new(shorter)), limit))
-            }
-            _ => Ok((Wanted::Folder(Path::new(path)), None)),
-        };
+    for own in Own::ALL {
+        if let Some(path) = name.strip_prefix(own.prefix()) {
+            // A path may end in a colon and digits itself.
+            return match rest.strip_prefix(own.prefix()) {
+                Some(shorter) if limit.is_some() && !Path::new(path).exists() => {
+                    Ok((Wanted::Own(own, Path::new(shorter)), limit))
+                }
+                _ => Ok((Wanted::Own(own, Path::new(path)), None)),
+            };
+        }
     }
     if let Some(entry) = catalogue::list().iter().find(|entry| entry.name == rest) {
         return Ok((Wanted::Named(entry), limit));
@@ -39,9 +77,10 @@ pub(crate) fn parse(name: &str) -> Result<(Wanted<'_>, Option<usize>)> {
     let known: Vec<&str> = catalogue::list().iter().map(|entry| entry.name).collect();
     let near = known.iter().copied().max_by(|a, b| strsim::jaro(rest, a).total_cmp(&strsim::jaro(rest, b)));
     bail!(
-        "there is no data set `{rest}`; did you mean `{}`? Known: {}, folder:PATH",
+        "there is no data set `{rest}`; did you mean `{}`? Known: {}, {}",
         near.unwrap_or_default(),
-        known.join(", ")
+        known.join(", "),
+        Own::ALL.map(|own| format!("{}PATH", own.prefix())).join(", ")
     )
 }
 
@@ -52,7 +91,7 @@ pub(crate) fn parse(name: &str) -> Result<(Wanted<'_>, Option<usize>)> {
 pub fn load(name: &str, root: &Path) -> Result<Dataset> {
     let (wanted, limit) = parse(name)?;
     let whole = match wanted {
-        Wanted::Folder(path) => folder::open(path)?,
+        Wanted::Own(own, path) => own.open(path)?,
         Wanted::Named(entry) => load_entry(entry, root)?,
     };
     let cut = match limit {
@@ -94,6 +133,36 @@ pub(crate) fn load_entry(entry: &Entry, root: &Path) -> Result<Dataset> {
                 "mnist" => set(train, test, &catalogue::DIGITS, &[0.1307], &[0.3081], 28),
                 _ => set(train, test, &catalogue::FASHION_CLASSES, &[0.2860], &[0.3530], 28),
             })
+        }
+        Format::Shakespeare { speeches, pieces } => {
+            let text = text::utf8(entry.name, checked(entry, &bundled_root()?, &entry.sources[0])?)?;
+            let vocabulary = match pieces {
+                true => Vocabulary::Pieces(Pieces::train(&text[..text::nine_tenths(&text)], &text, PIECES)),
+                false => Vocabulary::characters(&text),
+            };
+            let shorter = if pieces { 2 } else { 1 };
+            let set = match speeches {
+                true => text::of_speeches(&text, vocabulary, text::SPEECH / shorter),
+                false => text::of_windows(&text, vocabulary, text::WINDOW / shorter),
+            };
+            Ok(Dataset { name: entry.name.into(), ..set })
+        }
+        Format::Series => {
+            let root = bundled_root()?;
+            let read =
+                |source: &Source| series::parse(source.file, &text::utf8(source.file, checked(entry, &root, source)?)?);
+            let set = series::dataset(read(&entry.sources[0])?, read(&entry.sources[1])?)?;
+            Ok(Dataset { name: entry.name.into(), ..set })
+        }
+        Format::Emoji => {
+            let archive = root.join(entry.sources[0].file);
+            let set = emoji::open(if folder.is_dir() { &folder } else { &archive })?;
+            Ok(Dataset { name: entry.name.into(), ..set })
+        }
+        Format::EmojiMini => {
+            let root = bundled_root()?;
+            let [picture, table] = [0, 1].map(|at| checked(entry, &root, &entry.sources[at]));
+            Ok(Dataset { name: entry.name.into(), ..emoji::mini(&picture?, table?)? })
         }
         Format::Cifar10 => {
             let batches: Vec<_> = (1..=5).map(|batch| folder.join(format!("data_batch_{batch}.bin"))).collect();
@@ -151,6 +220,24 @@ pub(crate) fn load_entry(entry: &Entry, root: &Path) -> Result<Dataset> {
             Ok(Dataset { note: note.into(), ..copy })
         }
     }
+}
+
+/// The content of a file whose sum is known.
+fn checked(entry: &Entry, root: &Path, source: &Source) -> Result<Vec<u8>> {
+    let path = entry.idx_file(root, source).with_context(|| {
+        format!("{} is missing from the data set `{}`", entry.place(root, source).display(), entry.name)
+    })?;
+    let Sum::Content { sha256, bytes, .. } = source.sum else { bail!("{}: its content has no sum", source.file) };
+    let mut content = Content::open(&path)?;
+    let whole = content.exactly(bytes as usize, "content")?;
+    let found = content.end()?;
+    ensure!(
+        sha256 == found,
+        "{}: the content is not that of `{}`: expected sha256 {sha256}, found {found}",
+        path.display(),
+        entry.name
+    );
+    Ok(whole)
 }
 
 /// Train and test part of an IDX set, its content checked where the content's sum is known.

@@ -2,11 +2,12 @@
 
 use crate::catalogue::{Entry, Format, Source, Sum};
 use crate::content::Content;
+use crate::dataset::Dataset;
 use crate::download::{Transfer, Wanted, fetch};
 use crate::load::{Wanted as Named, load_entry, parse};
 use crate::root::bundled_root;
+use crate::sum;
 use crate::unpack::{SUMS, unpack};
-use crate::{folder, sum};
 use anyhow::{Context as _, Result, bail, ensure};
 use rayon::prelude::*;
 use std::path::Path;
@@ -21,7 +22,7 @@ use std::time::Duration;
 /// If a file can be had from no mirror; the message names file, addresses, reasons, sum, and where to put it by hand.
 pub fn get(name: &str, root: &Path, progress: &mut dyn FnMut(Transfer<'_>)) -> Result<Vec<String>> {
     match parse(name)?.0 {
-        Named::Folder(path) => Ok(vec![format!("{}: own images are used where they lie", path.display())]),
+        Named::Own(_, path) => Ok(vec![format!("{}: own data are used where they lie", path.display())]),
         Named::Named(entry) => get_entry(entry, root, None, Duration::from_secs(1), progress),
     }
 }
@@ -36,8 +37,8 @@ pub(crate) fn get_entry(
 ) -> Result<Vec<String>> {
     let folder = root.join(entry.folder);
     match entry.format {
-        Format::Bundled => return Ok(vec![format!("{} is bundled", entry.name)]),
-        Format::JpegCopy if entry.is_present(root) => return Ok(vec![format!("{} is there", entry.name)]),
+        format if format.is_bundled() => return Ok(vec![format!("{} is bundled", entry.name)]),
+        format if format.is_archive() && entry.is_present(root) => return Ok(vec![format!("{} is there", entry.name)]),
         format if format.is_unpacked() && folder.is_dir() => {
             return Ok(vec![format!("{} is there; `verify` checks it", folder.display())]);
         }
@@ -124,14 +125,14 @@ fn is_unpacked_form(path: &Path, source: &Source) -> bool {
 /// At the first thing that is wrong.
 pub fn verify(name: &str, root: &Path) -> Result<Vec<String>> {
     let entry = match parse(name)?.0 {
-        Named::Folder(path) => return verify_folder(path),
+        Named::Own(own, path) => return verify_own(own.open(path)?),
         Named::Named(entry) => entry,
     };
     ensure!(entry.is_present(root), "`{}` is not in {}: {}", entry.name, root.display(), entry.how_to_get(root));
     let mut lines = Vec::new();
     match entry.format {
-        Format::Bundled | Format::Idx => {
-            let bundled = if entry.format == Format::Bundled { Some(bundled_root()?) } else { None };
+        format if format == Format::Idx || format.is_bundled() => {
+            let bundled = if format.is_bundled() { Some(bundled_root()?) } else { None };
             let root = bundled.as_deref().unwrap_or(root);
             for source in entry.sources {
                 let path = entry.idx_file(root, source).context("a file has vanished")?;
@@ -144,7 +145,7 @@ pub fn verify(name: &str, root: &Path) -> Result<Vec<String>> {
                 }
             }
         }
-        Format::JpegCopy => {
+        format if format.is_archive() => {
             let archive = entry.place(root, &entry.sources[0]);
             if root.join(entry.folder).is_dir() {
                 lines.push(format!("{}: a folder, no sum is known", root.join(entry.folder).display()));
@@ -152,22 +153,25 @@ pub fn verify(name: &str, root: &Path) -> Result<Vec<String>> {
                 lines.push(check(&archive, &entry.sources[0])?);
             }
         }
-        Format::Cifar10 | Format::Cifar100 | Format::Stl10 => {
+        _ => {
             lines.extend(verify_unpacked(entry, &root.join(entry.folder))?);
         }
     }
-    let set = load_entry(entry, root)?;
-    for (part, what) in
-        [(Some(&set.train), "train"), (set.test.as_ref(), "test"), (set.unlabelled.as_ref(), "unlabelled")]
-    {
-        if let Some(part) = part {
-            lines.push(format!("{what}: {} images{}", part.len(), shares(part.labels.as_deref(), set.classes.len())));
-        }
-    }
+    lines.extend(parts(&load_entry(entry, root)?));
     Ok(lines)
 }
 
-/// How many images the smallest and the largest class have.
+/// A line for each part.
+fn parts(set: &Dataset) -> impl Iterator<Item = String> {
+    let parts = [(Some(&set.train), "train"), (set.test.as_ref(), "test"), (set.unlabelled.as_ref(), "unlabelled")];
+    parts.into_iter().filter_map(|(part, what)| {
+        let part = part?;
+        let (count, kind) = (part.len(), part.samples.modality().plural());
+        Some(format!("{what}: {count} {kind}{}", shares(part.labels.as_deref(), set.classes.len())))
+    })
+}
+
+/// How many samples the smallest and the largest class have.
 fn shares(labels: Option<&[u16]>, classes: usize) -> String {
     let Some(labels) = labels else { return ", no labels".into() };
     let mut counts = vec![0; classes];
@@ -204,24 +208,11 @@ fn verify_unpacked(entry: &Entry, folder: &Path) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// Decodes every image of a folder.
-fn verify_folder(path: &Path) -> Result<Vec<String>> {
-    let set = folder::open(path)?;
-    let mut lines = Vec::new();
-    for (part, what) in
-        [(Some(&set.train), "train"), (set.test.as_ref(), "test"), (set.unlabelled.as_ref(), "unlabelled")]
-    {
-        if let Some(part) = part {
-            (0..part.len()).into_par_iter().try_for_each(|index| part.samples.sample(index).map(drop))?;
-            lines.push(format!(
-                "{what}: {} images decoded{}",
-                part.len(),
-                shares(part.labels.as_deref(), set.classes.len())
-            ));
-        }
+/// Reads every sample of own data.
+fn verify_own(set: Dataset) -> Result<Vec<String>> {
+    for part in [Some(&set.train), set.test.as_ref(), set.unlabelled.as_ref()].into_iter().flatten() {
+        (0..part.len()).into_par_iter().try_for_each(|index| part.samples.sample(index).map(drop))?;
     }
-    if !set.note.is_empty() {
-        lines.push(set.note);
-    }
-    Ok(lines)
+    let read = |line| format!("{line}, all read");
+    Ok(parts(&set).map(read).chain((!set.note.is_empty()).then(|| set.note.clone())).collect())
 }

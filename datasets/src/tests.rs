@@ -3,6 +3,7 @@
 mod folders;
 mod formats;
 mod published;
+mod sequences;
 mod transfers;
 
 use crate::Part;

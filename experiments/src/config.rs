@@ -5,6 +5,7 @@ use crate::preset;
 use crate::registry::{self, RANDOM, SUPERVISED, did_you_mean};
 use anyhow::{Context, Result, bail, ensure};
 use selfsup_core::augment::Recipe;
+use selfsup_core::check::not_negative;
 use selfsup_core::encoder::EncoderConfig;
 use selfsup_evaluate::{Finetune, Knn, Linear};
 use selfsup_train::TrainConfig;
@@ -29,6 +30,9 @@ pub struct RunConfig {
     pub variant: String,
     /// The method's `name` and its own settings.
     pub method: Table,
+    /// A second loss on the features of the method's encoder: `name` (augself), `weight` and its own settings; empty:
+    /// none.
+    pub auxiliary: Table,
     pub train: TrainConfig,
     pub evaluate: EvaluateConfig,
     /// In place of the method's own augmentation table; empty: the method's own.
@@ -77,6 +81,7 @@ impl Default for RunConfig {
             tokenizer: String::new(),
             variant: String::new(),
             method: Table::new(),
+            auxiliary: Table::new(),
             train: TrainConfig::default(),
             evaluate: EvaluateConfig::default(),
             views: Vec::new(),
@@ -112,6 +117,10 @@ impl RunConfig {
             let mut full = (registry::find(name)?.resolve)(&settings)?;
             full.insert("name".into(), name.into());
             config.method = full;
+        }
+        if !config.auxiliary.is_empty() {
+            ensure!(!baseline, "`auxiliary` is a second loss, but {name} is trained by no method: leave it out");
+            config.auxiliary = Auxiliary::read(&config.auxiliary).and_then(|a| a.full()).context("in `auxiliary`")?;
         }
         config.check()?;
         Ok(config)
@@ -159,6 +168,14 @@ impl RunConfig {
         self.method.iter().filter(|(key, _)| *key != "name").map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 
+    /// The second loss, where there is one.
+    ///
+    /// # Errors
+    /// If it cannot be used.
+    pub fn auxiliary(&self) -> Result<Option<Auxiliary>> {
+        (!self.auxiliary.is_empty()).then(|| Auxiliary::read(&self.auxiliary).context("in `auxiliary`")).transpose()
+    }
+
     /// The configuration as TOML, all defaults written out.
     ///
     /// # Errors
@@ -186,6 +203,54 @@ impl RunConfig {
     }
 }
 
+/// A second loss on the features of a method's encoder: `auxiliary` of a configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Auxiliary {
+    /// By what its loss is multiplied.
+    pub weight: f64,
+    /// Its other keys: those of the method of its name.
+    pub settings: Table,
+}
+
+impl Auxiliary {
+    /// The only one there is.
+    const NAME: &str = "augself";
+
+    fn read(table: &Table) -> Result<Auxiliary> {
+        let mut settings = table.clone();
+        let name = settings.remove("name").unwrap_or_else(|| "nothing".into());
+        ensure!(
+            name.as_str() == Some(Auxiliary::NAME),
+            "`auxiliary.name` is {name}; expected \"{}\", the only loss that can stand beside another",
+            Auxiliary::NAME
+        );
+        let weight = match settings.remove("weight") {
+            None => 1.0,
+            Some(Value::Integer(weight)) => weight as f64,
+            Some(Value::Float(weight)) => weight,
+            Some(other) => bail!("`auxiliary.weight` must be a number, but is {other}"),
+        };
+        not_negative("weight", weight)?;
+        let known = (registry::find(Auxiliary::NAME)?.defaults)()?;
+        if let Some(key) = settings.keys().find(|key| !known.contains_key(*key)) {
+            let keys: Vec<&str> = ["name", "weight"].into_iter().chain(known.keys().map(String::as_str)).collect();
+            bail!(
+                "unknown key `auxiliary.{key}`{}; there are {}",
+                did_you_mean(key, keys.iter().copied()),
+                keys.join(", ")
+            );
+        }
+        Ok(Auxiliary { weight, settings: (registry::find(Auxiliary::NAME)?.resolve)(&settings)? })
+    }
+
+    fn full(self) -> Result<Table> {
+        let mut table = self.settings;
+        table.insert("name".into(), Auxiliary::NAME.into());
+        table.insert("weight".into(), self.weight.into());
+        Ok(table)
+    }
+}
+
 /// A TOML error on one line.
 fn one_line(error: &toml::de::Error) -> anyhow::Error {
     anyhow::anyhow!("{}", error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
@@ -193,7 +258,7 @@ fn one_line(error: &toml::de::Error) -> anyhow::Error {
 
 /// Tables whose keys depend on a `name` in them: a table that names another replaces the whole.
 fn chosen_by_name(path: &str) -> bool {
-    path.ends_with("optimiser")
+    path.ends_with("optimiser") || path == "auxiliary"
 }
 
 /// Puts `layer` over `table`, key by key.

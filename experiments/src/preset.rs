@@ -14,7 +14,7 @@ macro_rules! presets {
 
 presets! {
     "next-step": "cpu", "cpu-regression";
-    "gpt": "cpu", "cpu-image", "shakespeare-char";
+    "gpt": "cpu", "cpu-speeches", "cpu-image", "shakespeare-char";
     "pixelcnn": "cpu", "cpu-codes", "cifar10";
     "vq-vae": "cpu", "cifar10";
     "bert": "cpu", "bert-base";
@@ -23,7 +23,7 @@ presets! {
     "jigsaw": "cpu", "cpu-3x3", "imagenet-resnet50";
     "augself": "cpu", "cifar10";
     "vq-gan": "cpu", "imagenet-f16";
-    "dall-e": "cpu", "emoji";
+    "dall-e": "cpu", "cpu-dvae", "emoji", "emoji-dvae";
     "simclr": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenet-resnet50";
     "moco": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenet-resnet50", "imagenet-resnet50-v1";
     "instdisc": "cpu", "cifar10", "imagenet-resnet50";

@@ -5,7 +5,7 @@
 //!     DONE | FAILED
 //! ```
 
-use crate::config::{RunConfig, differences};
+use crate::config::{Auxiliary, RunConfig, differences};
 use crate::evaluation;
 use crate::first_stage::{self, FirstStage};
 use crate::progress_bar::Display;
@@ -14,7 +14,7 @@ use crate::reporting::write_pictures;
 use anyhow::{Context, Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::data::{Modality, Samples};
-use selfsup_core::encoder::{self, Encoder, EncoderConfig};
+use selfsup_core::encoder::{self, Encoder, EncoderConfig, Tap};
 use selfsup_core::method::{Batch, ImageShape, Loss, Method, SeriesShape, Setup, Shape, TokenShape, to_tokens};
 use selfsup_core::progress::Progress;
 use selfsup_core::store::Store;
@@ -139,10 +139,22 @@ pub fn build(config: &RunConfig, first: Option<&RunConfig>, dataset: &Dataset, d
     let normalisation = dataset.normalisation.clone();
     let setup = Setup { captions, normalisation, ..Setup::new(store.root(), config.encoder, shape, samples.len()) };
     let tokenizer = first.map(|first| first_stage::build(first, &setup)).transpose()?;
-    let setup = Setup { tokenizer, ..setup };
+    let auxiliary = config.auxiliary()?;
+    let tap = auxiliary.as_ref().map(|_| Tap::default());
+    let setup = Setup { tokenizer, tap, views: config.views.clone(), ..setup };
     let method: Box<dyn Method> = match config.name() {
         RANDOM | SUPERVISED => Box::new(Bare::new(&setup)?),
-        name => (registry::find(name)?.build)(&config.settings(), &setup)?,
+        name => {
+            let entry = registry::find(name)?;
+            let method = (entry.build)(&config.settings(), &setup)?;
+            match auxiliary {
+                None => method,
+                Some(Auxiliary { weight, settings }) => {
+                    let settings = settings.try_into()?;
+                    Box::new(augself::Auxiliary::new(method, name, entry.min_batch, weight, &settings, &setup)?)
+                }
+            }
+        }
     };
     drop(setup);
     Ok(Subject { store, method, shape })

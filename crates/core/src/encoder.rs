@@ -3,13 +3,17 @@
 //! Parameters carry torchvision's names (ResNet) and timm's (ViT).
 
 mod convnet;
+mod pixelcnn;
 mod recurrent;
+mod residual;
 mod resnet;
 mod transformer;
 mod vit;
 
 pub use convnet::ConvNet;
+pub use pixelcnn::{MaskedConv, PixelCnn};
 pub use recurrent::Recurrent;
+pub use residual::{Residual, ResidualStack};
 pub use resnet::ResNet;
 pub use transformer::{Cache, Stack, Transformer, TransformerSize};
 pub use vit::{Block, Vit, sin_cos_positions};
@@ -18,7 +22,9 @@ use crate::method::Shape;
 use crate::store::Path;
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::fmt;
+use std::rc::Rc;
 use std::str::FromStr;
 use tch::Tensor;
 
@@ -29,6 +35,42 @@ pub trait Encoder {
 
     /// D.
     fn dim(&self) -> i64;
+
+    /// The map whose mean over positions [`Encoder::forward`] gives, [B, D, h, w] f32; `None` where there is no grid.
+    fn map(&self, _x: &Tensor, _train: bool) -> Option<Tensor> {
+        None
+    }
+}
+
+/// What an encoder was given in training and what it made of it.
+pub struct Seen {
+    pub x: Tensor,
+    /// With their graph.
+    pub features: Tensor,
+}
+
+/// Where a method's encoder leaves what it has seen, for a second loss on the same features.
+pub type Tap = Rc<RefCell<Vec<Seen>>>;
+
+/// An encoder whose features in training go into a [`Tap`] too.
+pub(crate) struct Tapped {
+    pub encoder: Box<dyn Encoder>,
+    pub tap: Tap,
+}
+
+impl Encoder for Tapped {
+    fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        let features = self.encoder.forward(x, train);
+        // A target network and features for clustering have no gradient: no loss can train on them.
+        if train && features.requires_grad() {
+            self.tap.borrow_mut().push(Seen { x: x.shallow_clone(), features: features.shallow_clone() });
+        }
+        features
+    }
+
+    fn dim(&self) -> i64 {
+        self.encoder.dim()
+    }
 }
 
 /// Which encoder, written as in `encoder = "resnet18-cifar"`; [`EncoderConfig::NAMES`] lists the spellings.
@@ -50,6 +92,12 @@ pub enum EncoderConfig {
     /// Causal network over series: patches of steps and a GRU (CPC, van den Oord et al. 2018), all `width` wide;
     /// features are the mean of the GRU's output.
     Recurrent { width: i64, patch: i64 },
+    /// PixelCNN over images or grids of codes (van den Oord et al. 2016): gated, with two stacks, or plain, with one;
+    /// features are the mean over positions of the middle layer.
+    PixelCnn { width: i64, layers: i64, gated: bool },
+    /// The encoder of VQ-VAE (van den Oord et al. 2017), 128 wide, `tiny`: 64. The sides of its map are `factor` (a power
+    /// of two) times smaller than the image's.
+    Residual { tiny: bool, factor: i64 },
 }
 
 /// Width, depth and heads of a ViT.
@@ -82,12 +130,16 @@ impl EncoderConfig {
     pub const NAMES: &str = "convnet, convnet-tiny, resnet18, resnet34, resnet50, resnet18-cifar, resnet34-cifar, \
                              resnet50-cifar, each also with -zero behind it, vit-micro/P, vit-tiny/P, vit-small/P, \
                              vit-base/P; for token sequences transformer-nano, -micro, -mini, -base, each also with \
-                             -causal behind it; for series gru-WIDTH/P";
+                             -causal behind it; for series gru-WIDTH/P; for images and grids of \
+                             codes pixelcnn-WIDTHxLAYERS, also with -plain behind it; for images \
+                             too conv-residual, conv-residual-tiny, each also with /F behind it (F = 2, 4, 8, 16)";
 
     /// The kind of data it takes.
     pub fn reads(self) -> &'static str {
         match self {
             EncoderConfig::ConvNet { .. } | EncoderConfig::ResNet { .. } | EncoderConfig::Vit { .. } => "images",
+            EncoderConfig::Residual { .. } => "images",
+            EncoderConfig::PixelCnn { .. } => "images or grids of codes",
             EncoderConfig::Transformer { .. } => "token sequences",
             EncoderConfig::Recurrent { .. } => "series",
         }
@@ -108,6 +160,22 @@ impl FromStr for EncoderConfig {
                 let depth = rest["resnet".len()..].parse().map_err(|_| unknown())?;
                 ensure!(matches!(depth, 18 | 34 | 50), unknown());
                 EncoderConfig::ResNet { depth, cifar, zero }
+            }
+            _ if name.starts_with("pixelcnn-") => {
+                let rest = &name["pixelcnn-".len()..];
+                let (rest, gated) = rest.strip_suffix("-plain").map_or((rest, true), |rest| (rest, false));
+                let number = |text: &str| text.parse().ok().filter(|&n: &i64| n > 0);
+                let (width, layers) = rest.split_once('x').ok_or_else(unknown)?;
+                let (Some(width), Some(layers)) = (number(width), number(layers)) else { bail!(unknown()) };
+                EncoderConfig::PixelCnn { width, layers, gated }
+            }
+            _ if name.starts_with("conv-residual") => {
+                let (rest, factor) = name["conv-residual".len()..].split_once('/').map_or_else(
+                    || Ok((&name["conv-residual".len()..], 4)),
+                    |(rest, factor)| factor.parse().map(|factor| (rest, factor)).map_err(|_| unknown()),
+                )?;
+                ensure!(matches!(rest, "" | "-tiny") && matches!(factor, 2 | 4 | 8 | 16), unknown());
+                EncoderConfig::Residual { tiny: rest == "-tiny", factor }
             }
             _ if name.starts_with("gru-") => {
                 let number = |text: &str| text.parse().ok().filter(|&n: &i64| n > 0);
@@ -157,7 +225,14 @@ impl fmt::Display for EncoderConfig {
             EncoderConfig::Transformer { size, causal } => {
                 write!(f, "transformer-{}{}", size.name(), if *causal { "-causal" } else { "" })
             }
+            EncoderConfig::Residual { tiny, factor } => {
+                write!(f, "conv-residual{}", if *tiny { "-tiny" } else { "" })?;
+                if *factor == 4 { Ok(()) } else { write!(f, "/{factor}") }
+            }
             EncoderConfig::Recurrent { width, patch } => write!(f, "gru-{width}/{patch}"),
+            EncoderConfig::PixelCnn { width, layers, gated } => {
+                write!(f, "pixelcnn-{width}x{layers}{}", if *gated { "" } else { "-plain" })
+            }
         }
     }
 }
@@ -192,6 +267,12 @@ pub fn build(path: &Path, config: EncoderConfig, shape: Shape) -> Result<Box<dyn
         }
         (EncoderConfig::Recurrent { width, patch }, Shape::Series(series)) => {
             Box::new(Recurrent::new(path, series, width, patch)?)
+        }
+        (EncoderConfig::PixelCnn { width, layers, gated }, Shape::Image(_) | Shape::Tokens(_)) => {
+            Box::new(PixelCnn::new(path, shape, width, layers, gated)?)
+        }
+        (EncoderConfig::Residual { tiny, factor }, Shape::Image(image)) => {
+            Box::new(Residual::new(path, image, tiny, factor)?)
         }
         _ => bail!(
             "the encoder {config} reads {}, but the data are {}: choose {}",

@@ -81,6 +81,34 @@ impl Conv2d {
     }
 }
 
+/// A square transposed convolution, weight [in, out, k, k]: the sides grow `stride` times where
+/// `kernel = stride + 2 padding`.
+pub struct ConvTranspose2d {
+    pub weight: Tensor,
+    pub bias: Tensor,
+    stride: i64,
+    padding: i64,
+}
+
+impl ConvTranspose2d {
+    /// PyTorch's initial values: weight and bias uniform on +-1/sqrt(out k k).
+    pub fn new(path: &Path, input: i64, output: i64, kernel: i64, stride: i64, padding: i64) -> ConvTranspose2d {
+        let bound = Init::Uniform(((output * kernel * kernel) as f64).powf(-0.5));
+        ConvTranspose2d {
+            weight: path.variable("weight", &[input, output, kernel, kernel], Role::Weight, bound),
+            bias: path.variable("bias", &[output], Role::NoDecay, bound),
+            stride,
+            padding,
+        }
+    }
+
+    /// [B, in, H, W] -> [B, out, H', W'].
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
+        x.conv_transpose2d(&self.weight, Some(&self.bias), stride, padding, [0, 0], 1, [1, 1])
+    }
+}
+
 /// Batch normalisation over [B, C] or [B, C, H, W]: momentum 0.1, eps 1e-5, biased variance in the batch.
 pub struct BatchNorm {
     weight: Option<Tensor>,

@@ -7,7 +7,9 @@
 pub mod augment;
 pub mod check;
 pub mod cluster;
+pub mod codebook;
 pub mod data;
+pub mod decoder;
 pub mod ema;
 pub mod encoder;
 pub mod head;

@@ -3,7 +3,7 @@
 use crate::augment::Recipe;
 use crate::augment::views::Plain;
 use crate::data::Normalisation;
-use crate::encoder::{self, Encoder, EncoderConfig};
+use crate::encoder::{self, Encoder, EncoderConfig, Tap, Tapped};
 use crate::objective::Given;
 use crate::progress::Progress;
 use crate::rng::{Purpose, Rng};
@@ -177,6 +177,10 @@ pub struct Setup<'a> {
     /// The trained and frozen first stage of a two-stage method, where the run names one. Its weights lie in the same
     /// store, so that saving the store saves it.
     pub tokenizer: Option<Rc<dyn Method>>,
+    /// The run's own views, where they stand in place of the method's; else empty.
+    pub views: Vec<Recipe>,
+    /// Where the encoder leaves its features for an auxiliary loss, where the run has one.
+    pub tap: Option<Tap>,
 }
 
 impl<'a> Setup<'a> {
@@ -188,7 +192,17 @@ impl<'a> Setup<'a> {
             Shape::Series(series) => series.channels as usize,
         };
         let normalisation = Normalisation { mean: vec![0.0; channels], std: vec![1.0; channels] };
-        Setup { path, encoder, shape, normalisation, samples, captions: None, tokenizer: None }
+        Setup {
+            path,
+            encoder,
+            shape,
+            normalisation,
+            samples,
+            captions: None,
+            tokenizer: None,
+            views: Vec::new(),
+            tap: None,
+        }
     }
 
     /// The shape of the images.
@@ -238,7 +252,11 @@ impl<'a> Setup<'a> {
     /// # Errors
     /// If the encoder cannot read what the data hold.
     pub fn build_encoder(&self, path: &Path) -> Result<Box<dyn Encoder>> {
-        encoder::build(path, self.encoder, self.shape)
+        let encoder = encoder::build(path, self.encoder, self.shape)?;
+        Ok(match &self.tap {
+            Some(tap) => Box::new(Tapped { encoder, tap: tap.clone() }),
+            None => encoder,
+        })
     }
 }
 

@@ -25,6 +25,8 @@ pub enum Purpose {
     Sample = 7,
     /// Clustering: initial centroids and splits.
     Cluster = 8,
+    /// What a generative model draws to make a sample.
+    Generate = 9,
 }
 
 /// A stream of random numbers: ChaCha8 whose 256-bit key *is* (seed, purpose, view, epoch, index).

@@ -173,7 +173,7 @@ fn a_limit_takes_the_first_of_each_class_and_stays_in_the_name() {
     assert_eq!(set.test.expect("a test part").len(), 500);
     assert_eq!(decoded(&set.train, 0).expect("pixels").pixels, decoded(&whole.train, 0).expect("pixels").pixels);
     says(whole.train.select(&[3, 10_000]), &["row 10000", "10000 images"]);
-    says(load("fashion-mnist-10k:0", Path::new("nowhere")), &["a limit of 0 images"]);
+    says(load("fashion-mnist-10k:0", Path::new("nowhere")), &["a limit of 0"]);
     says(load("fashion-mnist-10k:99999999999999999999999", Path::new("nowhere")), &["too large"]);
 }
 

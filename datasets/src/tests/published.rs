@@ -1,7 +1,7 @@
 //! Real data, where the variable `SELFSUP_SHARED_DATA` names a folder with it.
 //!
 //! Expected are `fashion-mnist/` (the four published files), `cifar10/cifar10-jpeg75.tar.gz` and
-//! `cifar10/exact-sample/` (the first records of the official files).
+//! `cifar10/exact-sample/` (the first records of the official files), and `emoji-captions/emoji-captions-64.tar.gz`.
 
 use super::decoded;
 use crate::cifar::{self, Kind};
@@ -12,7 +12,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 /// The folder of real data; without it the test says loudly that it did nothing.
-fn shared(test: &str) -> Option<PathBuf> {
+pub(super) fn shared(test: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("SELFSUP_SHARED_DATA").map(PathBuf::from);
     if folder.is_none() {
         // Written directly: the test harness hides what a passing test prints.

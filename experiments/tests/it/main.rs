@@ -1,5 +1,6 @@
 //! What holds of every method and of the whole program. A new method is in these tests once it is in the registry.
 
+mod auxiliary;
 mod command_line;
 mod conformance;
 mod layering;

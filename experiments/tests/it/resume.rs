@@ -126,6 +126,20 @@ fn an_interrupted_run_ends_in_the_bits_of_an_uninterrupted_one() {
 }
 
 #[test]
+fn a_run_with_a_second_loss_goes_on_too() {
+    let _machine = machine();
+    let config = small("simclr/cpu", &["auxiliary.name=augself", "auxiliary.hidden=16"]).expect("a configuration");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (whole, place) = (folder.path().join("whole"), folder.path().join("stopped"));
+    let (_, weights) = part(&config, &whole, "one", Until::End).expect("a run");
+    assert!(weights.keys().any(|name| name.starts_with("augself.")), "its heads are saved with the rest");
+    part(&config, &place, "one", Until::Stop(9)).expect("the first part of a run");
+    let (_, resumed) = part(&config, &place, "one", Until::End).expect("the rest of a run");
+    same("simclr + augself", "stopped within an epoch", &weights, &resumed);
+    assert_eq!(left_behind(&whole).1, left_behind(&place).1, "metrics.csv");
+}
+
+#[test]
 fn a_folder_of_another_configuration_is_refused() {
     let machine = machine();
     let (_, name) = &methods()[0];

@@ -26,20 +26,26 @@ impl ConvNet {
         });
         ConvNet { layers: layers.collect(), dim: widths[3] }
     }
+
+    fn grid(&self, x: &Tensor, train: bool) -> Tensor {
+        let mut x = x.shallow_clone();
+        for (conv, bn) in &self.layers {
+            x = bn.forward(&conv.forward(&x), train).relu_();
+        }
+        x
+    }
 }
 
 impl Encoder for ConvNet {
     fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        precision::network(x.device(), || {
-            let mut x = x.shallow_clone();
-            for (conv, bn) in &self.layers {
-                x = bn.forward(&conv.forward(&x), train).relu_();
-            }
-            x.mean_dim([2, 3].as_slice(), false, Kind::Float) // [B, D]
-        })
+        precision::network(x.device(), || self.grid(x, train).mean_dim([2, 3].as_slice(), false, Kind::Float))
     }
 
     fn dim(&self) -> i64 {
         self.dim
+    }
+
+    fn map(&self, x: &Tensor, train: bool) -> Option<Tensor> {
+        Some(precision::network(x.device(), || self.grid(x, train)).to_kind(Kind::Float))
     }
 }

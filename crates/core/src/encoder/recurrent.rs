@@ -87,3 +87,6 @@ impl Encoder for Recurrent {
         self.width
     }
 }
+
+#[cfg(test)]
+mod tests;

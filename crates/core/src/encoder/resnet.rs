@@ -85,23 +85,29 @@ impl ResNet {
         }
         ResNet { conv1, bn1, pool: !cifar, layers, dim: input }
     }
+
+    fn grid(&self, x: &Tensor, train: bool) -> Tensor {
+        let mut x = self.bn1.forward(&self.conv1.forward(x), train).relu_();
+        if self.pool {
+            x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
+        }
+        for block in &self.layers {
+            x = block.forward(&x, train);
+        }
+        x
+    }
 }
 
 impl Encoder for ResNet {
     fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        precision::network(x.device(), || {
-            let mut x = self.bn1.forward(&self.conv1.forward(x), train).relu_();
-            if self.pool {
-                x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
-            }
-            for block in &self.layers {
-                x = block.forward(&x, train);
-            }
-            x.mean_dim([2, 3].as_slice(), false, Kind::Float) // [B, D]
-        })
+        precision::network(x.device(), || self.grid(x, train).mean_dim([2, 3].as_slice(), false, Kind::Float))
     }
 
     fn dim(&self) -> i64 {
         self.dim
+    }
+
+    fn map(&self, x: &Tensor, train: bool) -> Option<Tensor> {
+        Some(precision::network(x.device(), || self.grid(x, train)).to_kind(Kind::Float))
     }
 }

@@ -41,7 +41,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 /// `value` of golden.py.
-fn value(name: &str, shape: &[i64]) -> Tensor {
+pub(super) fn value(name: &str, shape: &[i64]) -> Tensor {
     let offset = crc32(name.as_bytes());
     let uniform = |i: u32| {
         let x = i.wrapping_add(offset).wrapping_mul(2_654_435_761);
@@ -220,4 +220,42 @@ fn the_small_encoders_give_features_of_their_width() {
         let y = encoder.forward(&Tensor::ones([2, channels, 28, 28], (Kind::Float, Device::Cpu)), true);
         assert_eq!((encoder.dim(), y.size()), (dim, vec![2, dim]));
     }
+}
+
+#[test]
+fn features_are_the_mean_of_the_map() {
+    let x = value("input", &[2, 3, 32, 32]);
+    for (name, side) in [
+        ("convnet", 8),
+        ("convnet-tiny", 4),
+        ("resnet18-cifar", 4),
+        ("resnet18", 1),
+        ("conv-residual", 8),
+        ("conv-residual-tiny/16", 2),
+    ] {
+        let (_store, encoder) = make(name, 32);
+        for train in [false, true] {
+            let map = no_grad(|| encoder.map(&x, train)).expect("a map");
+            assert_eq!(map.size(), [2, encoder.dim(), side, side], "{name}");
+            // Running statistics move in training, but the batch's own are used.
+            let features = no_grad(|| encoder.forward(&x, train));
+            assert_eq!(map.mean_dim([2, 3].as_slice(), false, Kind::Float), features, "{name}");
+        }
+    }
+    assert!(make("vit-micro/4", 32).1.map(&x, false).is_none());
+}
+
+#[test]
+fn names_of_residual_encoders_are_read_as_they_are_written() {
+    for name in ["conv-residual", "conv-residual-tiny", "conv-residual/2", "conv-residual-tiny/8", "conv-residual/16"] {
+        assert_eq!(name.parse::<EncoderConfig>().expect(name).to_string(), name);
+    }
+    assert_eq!("conv-residual/4".parse::<EncoderConfig>().expect("a name").to_string(), "conv-residual");
+    for name in ["conv-residuals", "conv-residual/3", "conv-residual/32", "conv-residual/x", "conv-residual-tiny/"] {
+        assert!(name.parse::<EncoderConfig>().expect_err(name).to_string().contains(EncoderConfig::NAMES));
+    }
+    let store = Store::new(0, Device::Cpu);
+    let image = Shape::Image(ImageShape { channels: 1, size: 8 });
+    let refused = build(&store.root(), "conv-residual/16".parse().expect("a name"), image).err().expect("a refusal");
+    assert!(refused.to_string().contains("8 pixels is too small"), "{refused}");
 }

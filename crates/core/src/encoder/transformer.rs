@@ -202,8 +202,13 @@ impl Transformer {
 
     /// Features behind `depth` blocks: ids [B, T] -> [B, D] f32.
     pub fn pooled(&self, ids: &Tensor, depth: usize) -> Tensor {
-        let seen = seen(ids);
-        let y = precision::network(ids.device(), || self.stack.hidden(&self.embed(ids), Some(&seen), depth));
+        precision::network(ids.device(), || self.pool(&self.embed(ids), &seen(ids), depth))
+    }
+
+    /// The same of tokens that are embedded: the mean over those marked in `seen`, x [B, T, D], [B, T] bool ->
+    /// [B, D] f32. For a method that changes what the network reads.
+    pub fn pool(&self, x: &Tensor, seen: &Tensor, depth: usize) -> Tensor {
+        let y = precision::network(x.device(), || self.stack.hidden(x, Some(seen), depth));
         let weight = seen.to_kind(Kind::Float).unsqueeze(-1);
         let tokens = weight.sum_dim_intlist([1i64].as_slice(), false, None).clamp_min(1.0);
         (y * weight).sum_dim_intlist([1i64].as_slice(), false, None) / tokens
@@ -225,3 +230,6 @@ impl Encoder for Transformer {
         self.embedding.size()[1]
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,6 +188,11 @@ impl Vit {
         self.norm.forward(&x).to_kind(Kind::Float)
     }
 
+    /// The positions that [`Vit::tokens`] adds, [1, L, D].
+    pub fn positions(&self) -> &Tensor {
+        &self.positions
+    }
+
     /// Tokens of an image.
     pub fn length(&self) -> i64 {
         self.positions.size()[1]

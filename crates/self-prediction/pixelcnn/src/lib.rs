@@ -1,134 +1,250 @@
-//! PixelCnn: two views of an image agree and the images spread out.
-//!
-//! Written by `cargo xtask new-method`: a small method that trains (Wang and Isola 2020,
-//! <https://arxiv.org/abs/2005.10242>), to be turned into yours from top to bottom. State here what the paper does:
+//! Gated PixelCNN: van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves and Kavukcuoglu, "Conditional Image
+//! Generation with PixelCNN Decoders", 2016, <https://arxiv.org/abs/1606.05328>; the plain one with the encoder
+//! `pixelcnn-WxL-plain`: van den Oord, Kalchbrenner and Kavukcuoglu, "Pixel Recurrent Neural Networks", 2016, arXiv
+//! 1601.06759.
 //!
 //! ```text
-//! for x in loader:                                      # B images
-//!     a, b = augment(x), augment(x)                     # two views
-//!     za = normalise(projector(encoder(a)))             # [B, E], rows of length 1
-//!     zb = normalise(projector(encoder(b)))
-//!     alignment  = mean_i |za_i - zb_i|^2
-//!     uniformity = mean over za, zb of log mean_{i<j} exp(-t |z_i - z_j|^2)
-//!     minimise alignment + weight * uniformity
+//! p(x) = product over i of p(x_i | x_1, .., x_(i-1))             pixels in raster order, red, green, blue in a pixel
+//!
+//! for a batch of images, each value one of K levels:             (section 2)
+//!     v, h = x, x                                                vertical and horizontal stack
+//!     for each layer:                                            figure 2
+//!         v' = (rows above and own) * v                          first layer: rows above alone
+//!         h' = (left and own) * h + 1x1 * v'                     first layer: left alone
+//!         v = tanh(v'[first half]) sigmoid(v'[second half])      equation 2
+//!         h = h + 1x1 * (tanh(h'[first half]) sigmoid(h'[second half]))      first layer: without h
+//!     L = mean over values of -log softmax(1x1 relu(1x1 relu(h)))_(x_i)
 //! ```
 //!
-//! Departures from the paper: the augmentation table and the projector are SimCLR's. List each of yours with its reason.
+//! Where this departs from the paper:
+//! 1. `levels` may be fewer than 256; bits per dimension are then those of the coarser image.
+//! 2. No conditioning on a class: training sees no label.
+//! 3. With a `tokenizer` the values are its codes (VQ-VAE, van den Oord et al. 2017, section 3.3), embedded by a table
+//!    of this network's own.
+//! 4. Features are the mean over positions of the middle layer's horizontal activations. The paper has none.
 
-use anyhow::Result;
-use selfsup_core::Tensor;
-use selfsup_core::augment::{Crop, Jitter, Recipe};
-use selfsup_core::check::{above_zero, at_least_one, not_negative};
-use selfsup_core::encoder::Encoder;
-use selfsup_core::head::{Mlp, MlpStyle};
-use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
-use selfsup_core::objective::Given;
+use anyhow::{Result, bail, ensure};
+use selfsup_core::augment::Recipe;
+use selfsup_core::check::at_least_one;
+use selfsup_core::encoder::{Encoder, EncoderConfig, MaskedConv, PixelCnn as Network};
+use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, Shape, Tokenizer};
 use selfsup_core::progress::Progress;
-use selfsup_core::tensor::normalise;
+use selfsup_core::rng::Purpose;
+use selfsup_core::{Kind, Tensor, no_grad, precision};
 use serde::{Deserialize, Serialize};
+use std::rc::Rc;
 
-#[cfg(test)]
-mod tests;
-
-/// The numbers of the paper; its values are the defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Width of the projector's hidden layer.
+    /// K of an image: the levels that a pixel in [0, 1] is cut into (section 2: 256). Codes have their own K.
+    pub levels: i64,
+    /// Channels between the two 1 x 1 convolutions of the head.
     pub hidden: i64,
-    /// Width of the embedding, E.
-    pub dim: i64,
-    /// t, how fast the repulsion of two embeddings falls with their distance.
-    pub t: f64,
-    /// The weight of the uniformity.
-    pub weight: f64,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { hidden: 512, dim: 128, t: 2.0, weight: 1.0 }
+        Config { levels: 256, hidden: 512 }
     }
 }
 
-/// The networks and the numbers. What a method must remember between steps is a tensor made from `Setup::path`.
 pub struct PixelCnn {
-    encoder: Box<dyn Encoder>,
-    projector: Mlp,
-    config: Config,
+    encoder: Network,
+    head: [MaskedConv; 2],
+    values: Values,
 }
 
-/// The paper's equation, on embeddings before normalisation [B, E]: write yours here.
-fn spread_and_align(a: &Tensor, b: &Tensor, config: &Config) -> Loss {
-    let (a, b) = (normalise(a), normalise(b));
-    let alignment = (&a - &b).square().sum_dim_intlist([-1].as_slice(), false, None).mean(None);
-    // Without this term the encoder could map all images to one point: alignment alone has that as its minimum.
-    let uniformity = (spread(&a, config.t) + spread(&b, config.t)) / 2.0;
-    Loss::new(&alignment + config.weight * &uniformity).with("alignment", alignment).with("uniformity", uniformity)
-}
-
-/// log mean over i < j of exp(-t |z_i - z_j|^2), rows of `z` [B, E] of length 1, so |z_i - z_j|^2 = 2 - 2 z_i z_j.
-fn spread(z: &Tensor, t: f64) -> Tensor {
-    let n = z.size()[0] as f64;
-    let cosine = z.matmul(&z.tr());
-    let pairs = ((cosine - 1.0) * (2.0 * t)).exp().triu(1);
-    (pairs.sum(None) / (n * (n - 1.0) / 2.0)).log()
+/// What the values of an image are.
+enum Values {
+    /// Levels of pixels; how pixels were normalised, [1, C, 1, 1] each.
+    Levels {
+        levels: i64,
+        mean: Tensor,
+        std: Tensor,
+    },
+    Codes(Rc<dyn Method>),
 }
 
 impl Method for PixelCnn {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let views = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0);
-        let embeddings = self.projector.forward(&self.encoder.forward(&views, true), true).chunk(2, 0);
-        spread_and_align(&embeddings[0], &embeddings[1], &self.config)
+        let x = self.values.read(&batch.views[0].x); // [B, C, H, W], below K
+        let nats = negative_log_likelihood(&self.logits(&x), &x);
+        Loss::new(nats.shallow_clone()).with("bits_per_dim", bits(&nats))
     }
 
+    /// The images as they are (section 3).
     fn views(&self) -> Vec<Recipe> {
-        let recipe = Recipe {
-            crop: Some(Crop { scale: [0.2, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] }),
-            flip: 0.5,
-            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 0.8 }),
-            grey: 0.2,
-            ..Recipe::default()
-        };
-        vec![recipe.clone(), recipe]
+        vec![Recipe::default()]
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
-        self.encoder.forward(x, train)
+        self.encoder.forward(&self.values.input(&self.values.read(x)), train)
     }
 
-    fn embedding(&self, x: &Tensor) -> Option<Tensor> {
-        Some(self.projector.forward(&self.encoder.forward(x, false), false))
+    /// Beside the bits per dimension those of a model that knows the frequencies of the values alone.
+    fn pretext(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
+        let x = self.values.read(&batch.views[0].x);
+        let nats = negative_log_likelihood(&self.logits(&x), &x);
+        vec![("bits_per_dim", bits(&nats)), ("bits_per_dim_unigram", bits(&unigram(&x, self.values.count())))]
+    }
+
+    /// The images of `batch` as the network reads them, completed from their upper halves, and drawn from nothing.
+    fn pictures(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
+        let x = self.values.read(&batch.views[0].x);
+        let (_, c, h, w) = x.size4().expect("values are [B, C, H, W]");
+        let u = batch.uniform(Purpose::Generate, (c * h * w) as usize).view([-1, c, h, w]);
+        let show = |x: &Tensor| self.values.show(x);
+        let completed = show(&self.generate(&x, &u, h / 2));
+        vec![("input", show(&x)), ("completed", completed), ("samples", show(&self.generate(&x.zeros_like(), &u, 0)))]
     }
 }
 
 impl Define for PixelCnn {
     const NAME: &'static str = "pixelcnn";
     const FAMILY: Family = Family::SelfPrediction;
-    const PAPER: &'static str = "Wang, Isola. Understanding Contrastive Representation Learning through Alignment and \
-                                 Uniformity on the Hypersphere. ICML 2020. https://arxiv.org/abs/2005.10242";
-    const MIN_BATCH: usize = 2;
+    const PAPER: &'static str = "van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves and Kavukcuoglu, Conditional Image \
+                                 Generation with PixelCNN Decoders, 2016, https://arxiv.org/abs/1606.05328";
+    const MIN_BATCH: usize = 1;
     type Config = Config;
 
     fn check(config: &Config) -> Result<()> {
-        at_least_one("hidden", config.hidden)?;
-        at_least_one("dim", config.dim)?;
-        above_zero("t", config.t)?;
-        not_negative("weight", config.weight)
+        let Config { levels, hidden } = *config;
+        ensure!((2..=256).contains(&levels), "levels is {levels}; expected 2 to 256");
+        at_least_one("hidden", hidden)
     }
 
     fn new(config: Config, setup: &Setup) -> Result<PixelCnn> {
-        let Config { hidden, dim, .. } = config;
-        let encoder = setup.build_encoder(&(&setup.path / "encoder"))?;
-        let style = MlpStyle { norm: true, hidden_bias: false, last_bias: true };
-        let projector = Mlp::new(&(&setup.path / "projector"), &[encoder.dim(), hidden, dim], style);
-        Ok(PixelCnn { encoder, projector, config })
-    }
-
-    const INPUTS: &'static [&'static str] = &["a", "b"];
-
-    /// What `selfsup loss` prints. Leave both out if the loss is not one of embeddings.
-    fn objective(config: &Config, given: &Given) -> Result<Tensor> {
-        let (a, b) = given.pair()?;
-        Ok(spread_and_align(a, b, config).total)
+        let EncoderConfig::PixelCnn { width, layers, gated } = setup.encoder else {
+            bail!(
+                "pixelcnn needs a PixelCNN, but the encoder is {}: choose one, such as encoder=pixelcnn-32x6",
+                setup.encoder
+            );
+        };
+        let (values, shape, colours) = match &setup.tokenizer {
+            Some(tokenizer) => (Values::Codes(tokenizer.clone()), Shape::Tokens(setup.tokens()?), 1),
+            None => {
+                let image = setup.image()?;
+                let row = |row: &[f32]| Tensor::from_slice(row).view([1, -1, 1, 1]).to_device(setup.path.device());
+                let (mean, std) = (row(&setup.normalisation.mean), row(&setup.normalisation.std));
+                (Values::Levels { levels: config.levels, mean, std }, setup.shape, image.channels)
+            }
+        };
+        let (hidden, k) = (config.hidden.max(colours), values.count());
+        let head = &setup.path / "head";
+        Ok(PixelCnn {
+            encoder: Network::new(&(&setup.path / "encoder"), shape, width, layers, gated)?,
+            head: [
+                MaskedConv::pointwise(&(&head / 0), width, hidden, colours),
+                MaskedConv::pointwise(&(&head / 1), hidden, colours * k, colours),
+            ],
+            values,
+        })
     }
 }
+
+impl PixelCnn {
+    /// Logits of every value given those before it: x [B, C, H, W] i64 -> [B, C, K, H, W] f32.
+    pub fn logits(&self, x: &Tensor) -> Tensor {
+        let (b, c, h, w) = x.size4().expect("values are [B, C, H, W]");
+        self.head(&self.activations(x, h)).view([b, c, -1, h, w])
+    }
+
+    /// Of the first `rows` rows, which know nothing of those below.
+    fn activations(&self, x: &Tensor, rows: i64) -> Tensor {
+        let x = self.encoder.embed(&self.values.input(x)).narrow(2, 0, rows);
+        self.encoder.activations(&x, self.encoder.depth())
+    }
+
+    fn head(&self, h: &Tensor) -> Tensor {
+        precision::network(h.device(), || {
+            self.head.iter().fold(h.shallow_clone(), |y, conv| conv.forward(&y.relu())).to_kind(Kind::Float)
+        })
+    }
+
+    /// Draws the values from row `from` on, one after the other, each by its uniform number u [B, C, H, W]; those
+    /// above are the ones of x [B, C, H, W].
+    pub fn generate(&self, x: &Tensor, u: &Tensor, from: i64) -> Tensor {
+        let (b, c, h, w) = x.size4().expect("values are [B, C, H, W]");
+        let y = x.copy();
+        let _ = y.narrow(2, from, h - from).fill_(0);
+        no_grad(|| {
+            for (row, column) in (from..h).flat_map(|row| (0..w).map(move |column| (row, column))) {
+                for colour in 0..c {
+                    let here = |x: &Tensor| x.narrow(2, row, 1).narrow(3, column, 1);
+                    let logits = self.head(&here(&self.activations(&y, row + 1))).view([b, c, -1]).select(1, colour);
+                    let u = here(u).select(1, colour).view([b, 1]);
+                    here(&y).select(1, colour).copy_(&draw(&logits, &u).view([b, 1, 1]));
+                }
+            }
+        });
+        y
+    }
+}
+
+impl Values {
+    /// K.
+    fn count(&self) -> i64 {
+        match self {
+            Values::Levels { levels, .. } => *levels,
+            Values::Codes(method) => codebook(method).vocabulary(),
+        }
+    }
+
+    /// Normalised images [B, C, S, S] -> levels [B, C, S, S] or codes [B, 1, h, w], i64.
+    fn read(&self, x: &Tensor) -> Tensor {
+        match self {
+            Values::Levels { levels, mean, std } => quantise(&(x * std + mean), *levels),
+            Values::Codes(method) => no_grad(|| codebook(method).encode(x).unsqueeze(1)),
+        }
+    }
+
+    /// What the encoder reads: levels as normalised pixels again, codes as a sequence.
+    fn input(&self, x: &Tensor) -> Tensor {
+        match self {
+            Values::Levels { levels, mean, std } => (x.to_kind(Kind::Float) / (levels - 1) as f64 - mean) / std,
+            Values::Codes(_) => x.flatten(1, 3),
+        }
+    }
+
+    /// As normalised images.
+    fn show(&self, x: &Tensor) -> Tensor {
+        match self {
+            Values::Levels { .. } => self.input(x),
+            Values::Codes(method) => no_grad(|| codebook(method).decode(&x.squeeze_dim(1))),
+        }
+    }
+}
+
+fn codebook(method: &Rc<dyn Method>) -> &dyn Tokenizer {
+    method.tokenizer().expect("a run's tokenizer has a codebook")
+}
+
+/// Pixels in [0, 1] -> levels 0 to K - 1 of equal width. With 256 levels a byte's value stays what it is.
+pub fn quantise(pixels: &Tensor, levels: i64) -> Tensor {
+    (pixels * levels as f64).floor().clamp(0.0, (levels - 1) as f64).to_kind(Kind::Int64)
+}
+
+/// -log p of the values, the mean over all of them: logits [B, C, K, H, W], x [B, C, H, W] i64.
+pub fn negative_log_likelihood(logits: &Tensor, x: &Tensor) -> Tensor {
+    -logits.log_softmax(2, None).gather(2, &x.unsqueeze(2), false).mean(None)
+}
+
+/// The entropy, in nats, of the frequencies of the values below `k`.
+pub fn unigram(x: &Tensor, k: i64) -> Tensor {
+    let share = x.flatten(0, -1).bincount(None::<&Tensor>, k).to_kind(Kind::Float) / x.numel() as f64;
+    -(&share * share.clamp_min(1e-30).log()).sum(None)
+}
+
+fn bits(nats: &Tensor) -> Tensor {
+    nats / std::f64::consts::LN_2
+}
+
+/// The value at which the distribution of logits [B, K] first reaches more than u [B, 1] in [0, 1): [B].
+pub fn draw(logits: &Tensor, u: &Tensor) -> Tensor {
+    let reached = logits.softmax(-1, Kind::Float).cumsum(-1, Kind::Float).le_tensor(u);
+    reached.sum_dim_intlist([-1].as_slice(), false, Kind::Int64).clamp_max(logits.size()[1] - 1)
+}
+
+#[cfg(test)]
+mod tests;
