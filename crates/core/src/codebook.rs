@@ -113,8 +113,8 @@ pub struct Quantised {
 }
 
 impl Codebook {
-    /// Moving averages start with one member at each code. Averages that start at 0 throw unused codes away in the first
-    /// step.
+    /// Moving averages start with one member at each code. Averages that start at 0 throw unused codes away in the
+    /// first step.
     pub fn new(path: &Path, config: &CodebookConfig) -> Codebook {
         let shape = [config.codes, config.width];
         let role = if config.update == Update::Ema { Role::Buffer } else { Role::NoDecay };

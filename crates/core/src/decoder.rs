@@ -70,7 +70,8 @@ pub fn factor(encoder: &dyn Encoder, image: ImageShape, device: Device) -> Resul
     let factor = size / side;
     ensure!(
         side * factor == size && factor >= 2 && factor & (factor - 1) == 0,
-        "the encoder's map of an image of {size} pixels has {side}, and no power of two leads back: {advice}, or another size"
+        "the encoder's map of an image of {size} pixels has {side}, and no power of two leads back: {advice}, \
+         or another size"
     );
     Ok(factor)
 }

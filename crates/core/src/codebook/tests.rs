@@ -120,7 +120,8 @@ fn averages_start_warm() {
     let z = map(&[0.9, 0.2, 0.8, -0.1]);
     book.observe(&z, &book.quantise(&z), AT);
     book.step();
-    // N = 0.99 + 0.01 2 = 1.01 and m = 0.99 (1, 0) + 0.01 (1.7, 0.1); averages that start at 0 would give (50.36, 0.05).
+    // N = 0.99 + 0.01 2 = 1.01 and m = 0.99 (1, 0) + 0.01 (1.7, 0.1); averages that start at 0 would give
+    // (50.36, 0.05).
     let expected = tensor(&[(0.99 + 0.017) / 1.01, 0.001 / 1.01], &[2]);
     assert!(greatest(&(book.codes.get(1) - expected)) < 2e-5);
     // Unused codes stay.

@@ -55,7 +55,8 @@ impl Auxiliary {
         Ok(Auxiliary { base, name, weight, heads, tap, recipes, least: least.max(2), seed, variables })
     }
 
-    /// Loses no time before the first step: whether the method shows the features of both views can only be seen.
+    /// Computes the method's loss once, on copies of all it remembers, to see whether it shows the features of both views:
+    /// no method says so of itself.
     fn try_out(&mut self, at: Progress, images: &Plain) -> Result<()> {
         let index: Vec<usize> = (0..self.least.min(images.samples.len())).collect();
         let (size, normalisation) = (images.size, images.normalisation);

@@ -46,7 +46,7 @@ impl Heads {
         for (part, weight, phi) in &self.heads {
             let (p, omega) = (phi.forward(&both_orders(h), true), self.both_targets(*part, params));
             let value = objective(*part, &p, &omega);
-            loss.total = loss.total + *weight * &value;
+            loss.total += *weight * &value;
             loss = loss.with(part.name(), value.detach());
         }
         loss

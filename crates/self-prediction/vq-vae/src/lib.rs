@@ -17,8 +17,8 @@
 //! Where this departs from the paper:
 //! 1. Squared errors are means and the reconstruction's is divided by the variance of the data's pixels, as in the
 //!    authors' example (sonnet, `vqvae_example.ipynb`), whose numbers are the defaults; the paper's are sums.
-//! 2. Moving averages start with one member at each code. The authors' are debiased: unused codes jump to 0 in the first
-//!    step.
+//! 2. Moving averages start with one member at each code. The authors' are debiased: unused codes jump to 0 in the
+//!    first step.
 //! 3. Restarts are not the paper's (off by default); they are Jukebox's (Dhariwal et al. 2020), which moves codes with
 //!    an average below 1 to outputs of the batch.
 //! 4. Layers start as PyTorch's do, not from truncated normals.

@@ -1,5 +1,5 @@
-"""VQ-VAE's forward pass, loss, gradients and moving averages by PyTorch (2.11) in f64, nearest codes found by loops over
-images and places where the Rust code expands the square; the literals of src/tests.rs.
+"""VQ-VAE's forward pass, loss, gradients and moving averages by PyTorch (2.11) in f64, nearest codes found by loops
+over images and places where the Rust code expands the square; the literals of src/tests.rs.
 
     python golden.py
 """

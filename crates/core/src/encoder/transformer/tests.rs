@@ -145,7 +145,8 @@ fn steps_with_a_cache_are_the_whole_pass() {
     let whole = network.stack.forward(&x, None, 0.0);
     for first in 1..=T {
         let mut cache = Cache::default();
-        assert!(cache.is_empty() && cache.len() == 0);
+        assert!(cache.is_empty());
+        assert_eq!(cache.len(), 0);
         let mut parts = vec![network.stack.step(&x.narrow(1, 0, first), &mut cache)];
         for t in first..T {
             assert_eq!(cache.len(), t);
