@@ -2,7 +2,7 @@
 //!
 //! `METHOD/PRESET` names a run of the same data, size and seed, which is made first, beside the run that needs it, if it
 //! is not there yet. Anything else is the folder of a finished run. The weights are copied into the store of the second
-//! stage below [`PATH`], so that its checkpoints hold all that it needs.
+//! stage below `tokenizer`, so that its checkpoints hold all that it needs.
 
 use crate::config::RunConfig;
 use crate::registry::{self, RANDOM, SUPERVISED};

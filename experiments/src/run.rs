@@ -127,7 +127,7 @@ fn shape(config: &RunConfig, dataset: &Dataset) -> Shape {
 }
 
 /// Builds the method of a configuration, untrained; `first` is the configuration of the first stage of a two-stage
-/// method, whose weights come later ([`first_stage::load`]).
+/// method, whose weights come later ([`FirstStage::load`]).
 ///
 /// # Errors
 /// If the method cannot be built from it.

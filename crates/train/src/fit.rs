@@ -144,9 +144,10 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
     let per_epoch = (run.samples.len() / config.batch) as u64;
     ensure!(
         per_epoch > 0,
-        "a batch of {} cannot be drawn from {} samples: choose a smaller `train.batch`",
+        "a batch of {} cannot be drawn from {} {}: choose a smaller `train.batch`",
         config.batch,
-        run.samples.len()
+        run.samples.len(),
+        run.samples.modality().plural()
     );
     let steps = per_epoch * config.epochs;
     let moment = |step: u64| Progress { step, steps, epoch: step / per_epoch, epochs: config.epochs };

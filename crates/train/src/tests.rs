@@ -227,5 +227,5 @@ fn a_loss_that_is_not_finite_ends_the_run_with_a_diagnosis() {
 #[test]
 fn a_batch_larger_than_the_data_is_refused() {
     let error = train(temporary().path(), 1, 1, 0).expect_err("no batch").to_string();
-    assert!(error.contains("a batch of 2 cannot be drawn from 1 samples"), "{error}");
+    assert!(error.contains("a batch of 2 cannot be drawn from 1 images"), "{error}");
 }
