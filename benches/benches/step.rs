@@ -11,7 +11,7 @@ use selfsup_core::data::Images;
 use selfsup_core::method::{Batch, ImageShape, Method, Setup, Shape};
 use selfsup_core::optimiser::{Optimiser, clip_gradients};
 use selfsup_core::precision::{self, Precision};
-use selfsup_core::progress::{Progress, warmup_cosine};
+use selfsup_core::progress::Progress;
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::Store;
 use selfsup_core::{Device, torch_ext};
@@ -79,7 +79,7 @@ impl Training {
             let _norm = clip_gradients(&self.store.trainable(), train.clip_norm)?;
         }
         let peak = train.optimiser.peak(train.batch);
-        let rate = warmup_cosine(peak, train.floor * peak, train.warmup * per_epoch as f64, at);
+        let rate = train.schedule.rate(peak, train.warmup, at);
         self.optimiser.step(rate, peak)?;
         self.method.after_step(at);
         self.step += 1;

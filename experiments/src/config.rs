@@ -258,7 +258,7 @@ fn one_line(error: &toml::de::Error) -> anyhow::Error {
 
 /// Tables whose keys depend on a `name` in them: a table that names another replaces the whole.
 fn chosen_by_name(path: &str) -> bool {
-    path.ends_with("optimiser") || path == "auxiliary"
+    path.ends_with("optimiser") || path == "train.schedule" || path == "auxiliary"
 }
 
 /// Puts `layer` over `table`, key by key.

@@ -46,7 +46,7 @@ pub enum OptimiserConfig {
         decay_all: bool,
     },
     /// Layer-wise adapted rates for large batches. Biases and norm parameters are stepped by plain momentum, without
-    /// decay.
+    /// decay, unless `adapt_all`.
     Lars {
         rate: f64,
         #[serde(default = "per")]
@@ -66,6 +66,9 @@ pub enum OptimiserConfig {
         /// The rate of biases and norm parameters, as a factor on that of the weights (Barlow Twins: 0.0048 / 0.2).
         #[serde(default = "one")]
         rate_1d: f64,
+        /// Whether biases and norm parameters are adapted and decayed as weights are (LARC, which SwAV's program uses).
+        #[serde(default)]
+        adapt_all: bool,
     },
 }
 
@@ -241,8 +244,8 @@ impl Optimiser {
                 let with = ext::AdamW { rate, betas, eps, decay };
                 ext::adamw_(&params, &grads, &state[0], &state[1], &state[2], with)
             }
-            OptimiserConfig::Lars { momentum, decay, trust, clip, rule, rate_1d, .. } => {
-                if weight {
+            OptimiserConfig::Lars { momentum, decay, trust, clip, rule, rate_1d, adapt_all, .. } => {
+                if weight || adapt_all {
                     adapt(&params, &grads, Adapt { decay, trust, clip, rule, rate })?;
                 }
                 let rate = if weight { rate } else { rate * rate_1d };

@@ -11,7 +11,7 @@ use selfsup_core::data::{Modality, Normalisation, Samples};
 use selfsup_core::layer::Linear;
 use selfsup_core::loss::cross_entropy;
 use selfsup_core::optimiser::{Optimiser, OptimiserConfig};
-use selfsup_core::progress::{Progress, warmup_cosine};
+use selfsup_core::progress::{Progress, Schedule};
 use selfsup_core::rng::{Purpose, Rng, hash_name};
 use selfsup_core::store::Store;
 use selfsup_core::{Kind, Tensor, no_grad};
@@ -151,7 +151,7 @@ pub fn finetune(
             let loss = cross_entropy(&logits, &train.labels_of(index).to_device(device));
             optimiser_state.zero_grad()?;
             loss.f_backward()?;
-            optimiser_state.step(warmup_cosine(peak, 0.0, warmup * per_epoch as f64, at), peak)?;
+            optimiser_state.step(Schedule::default().rate(peak, warmup, at), peak)?;
             total += loss.detach().to_kind(Kind::Double);
         }
         train_loss = total.double_value(&[]) / per_epoch as f64;

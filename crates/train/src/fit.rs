@@ -9,7 +9,7 @@ use selfsup_core::data::{Normalisation, Samples};
 use selfsup_core::method::{Loss, Method};
 use selfsup_core::optimiser::{Optimiser, OptimiserConfig, clip_gradients};
 use selfsup_core::precision::{self, Precision};
-use selfsup_core::progress::{Progress, warmup_cosine};
+use selfsup_core::progress::{Progress, Schedule};
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::{Store, Variable};
 use selfsup_core::tensor::channels_last;
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{channel, sync_channel};
 
-/// How to train. The learning rate rises over `warmup` epochs and falls as half a cosine, step by step.
+/// How to train. The learning rate rises over `warmup` epochs and then falls by the `schedule`, step by step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
@@ -29,8 +29,7 @@ pub struct TrainConfig {
     pub batch: usize,
     /// In epochs.
     pub warmup: f64,
-    /// The learning rate at the end as a share of its peak.
-    pub floor: f64,
+    pub schedule: Schedule,
     /// Gradients are scaled down to this norm, all of them together; 0: not at all.
     pub clip_norm: f64,
     /// Of convolutions and matrix products in networks; everything else is f32.
@@ -46,7 +45,7 @@ impl Default for TrainConfig {
             epochs: 100,
             batch: 256,
             warmup: 10.0,
-            floor: 0.0,
+            schedule: Schedule::default(),
             clip_norm: 0.0,
             precision: Precision::Bf16,
             checkpoint_every: 1,
@@ -69,9 +68,10 @@ impl TrainConfig {
         ensure!(self.epochs > 0, "`train.epochs` must be at least 1");
         ensure!(self.batch > 0, "`train.batch` must be at least 1");
         ensure!(self.checkpoint_every > 0, "`train.checkpoint_every` must be at least 1");
-        for (key, x) in [("warmup", self.warmup), ("floor", self.floor), ("clip_norm", self.clip_norm)] {
+        for (key, x) in [("warmup", self.warmup), ("clip_norm", self.clip_norm)] {
             ensure!(x.is_finite() && x >= 0.0, "`train.{key}` must be a number of 0 or more, but is {x}");
         }
+        self.schedule.check()?;
         self.optimiser.check()
     }
 }
@@ -152,7 +152,6 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
     let steps = per_epoch * config.epochs;
     let moment = |step: u64| Progress { step, steps, epoch: step / per_epoch, epochs: config.epochs };
     let peak = config.optimiser.peak(config.batch);
-    let warmup = config.warmup * per_epoch as f64;
     let every = per_epoch.div_ceil(10); // rows of metrics.csv: ten an epoch
 
     // Weights, optimiser, and where an earlier part of this run left them.
@@ -233,7 +232,7 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
             if config.clip_norm > 0.0 {
                 let _norm = clip_gradients(&run.store.trainable(), config.clip_norm)?;
             }
-            let rate = warmup_cosine(peak, config.floor * peak, warmup, at);
+            let rate = config.schedule.rate(peak, config.warmup, at);
             optimiser.step(rate, peak)?;
             run.method.after_step(at);
 

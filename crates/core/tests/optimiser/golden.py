@@ -51,7 +51,7 @@ def run_torch(make, peak, decay, decay_all=False):
     return out
 
 
-def run_lars(peak, momentum, decay, trust, clip, rule, rate_1d):
+def run_lars(peak, momentum, decay, trust, clip, rule, rate_1d, adapt_all):
     params = {n: start(k, n) for k, n in enumerate(SHAPES)}
     buffers = {n: np.zeros(SHAPES[n]) for n in SHAPES}
     out = []
@@ -63,7 +63,7 @@ def run_lars(peak, momentum, decay, trust, clip, rule, rate_1d):
             rate = peak if n in FIXED else peak * factor
             if n in NO_DECAY:
                 rate *= rate_1d
-            else:
+            if adapt_all or n not in NO_DECAY:
                 size, slope = np.linalg.norm(p), np.linalg.norm(g)
                 if rule == "norm-of-sum":
                     g = g + decay * p
@@ -94,10 +94,10 @@ def adamw(rate, decay=0.0, decay_all=False, betas=(0.9, 0.999), eps=1e-8):
     return {"config": config, "steps": run}
 
 
-def lars(rate, momentum=0.9, decay=0.0, trust=0.001, clip=False, rule="norm-of-sum", rate_1d=1.0):
+def lars(rate, momentum=0.9, decay=0.0, trust=0.001, clip=False, rule="norm-of-sum", rate_1d=1.0, adapt_all=False):
     config = {"name": "lars", "rate": rate, "momentum": momentum, "decay": decay, "trust": trust, "clip": clip}
-    config |= {"rule": rule, "rate_1d": rate_1d}
-    return {"config": config, "steps": run_lars(rate, momentum, decay, trust, clip, rule, rate_1d)}
+    config |= {"rule": rule, "rate_1d": rate_1d, "adapt_all": adapt_all}
+    return {"config": config, "steps": run_lars(rate, momentum, decay, trust, clip, rule, rate_1d, adapt_all)}
 
 
 cases = [
@@ -112,6 +112,7 @@ cases = [
     lars(0.5, momentum=0.0, decay=0.05, trust=0.02),
     lars(0.1, decay=0.05, trust=0.02, rule="sum-of-norms"),
     lars(0.1, decay=0.05, trust=0.02, rule="sum-of-norms", clip=True),
+    lars(0.1, decay=0.05, trust=0.02, rule="sum-of-norms", adapt_all=True),
 ]
 for case in cases:
     case["config"]["per"] = 0

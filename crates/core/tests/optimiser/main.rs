@@ -263,6 +263,7 @@ fn configurations_round_trip_and_strangers_are_refused() {
         clip: false,
         rule: LarsRule::NormOfSum,
         rate_1d: 1.0,
+        adapt_all: false,
     };
     assert_eq!(plain, expected);
     for text in EACH {
