@@ -4,7 +4,6 @@ use crate::config::RunConfig;
 use crate::registry::SUPERVISED;
 use crate::run::{Subject, recipes, training_samples};
 use anyhow::{Context, Result};
-use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::{HostBatch, plain, render_views};
 use selfsup_core::data::{Samples, Subset};
 use selfsup_core::method::Method;
@@ -140,37 +139,33 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
     Ok(Scores { values, epochs, steps, n_test: test.len() })
 }
 
-/// How well the method does on the test part what it was trained for: means over its samples. A method of one view sees
-/// them plain, a method of several sees its own views of them, drawn anew.
+/// How well the method does on the test part what it was trained for: means over its samples, or over what else the
+/// method counts. A method of one view sees them plain, a method of several sees its own views of them, drawn anew.
 fn pretext(config: &RunConfig, subject: &Subject, dataset: &Dataset, test: &Part) -> Result<Vec<(&'static str, f64)>> {
-    let mut recipes = recipes(config, &*subject.method);
-    if let [only] = recipes.as_mut_slice() {
-        *only = Recipe { size: only.size, ..Recipe::default() };
-    }
+    let recipes = recipes(config, &*subject.method);
+    let (size, normalisation) = (subject.shape.size() as usize, &dataset.normalisation);
+    let (samples, seed) = (&*test.samples, config.seed);
     let rows: Vec<usize> = (0..test.len()).collect();
-    let mut sums: Vec<(&'static str, f64)> = Vec::new();
+    let mut sums: Vec<(&'static str, f64, f64)> = Vec::new(); // name, sum, weight
     for index in rows.chunks(config.train.batch) {
-        let size = subject.shape.size() as usize;
+        let index = index.to_vec();
+        let rows = index.len();
         // No epoch of training has this number, so these draws are new.
-        let batch = HostBatch::render(
-            &*test.samples,
-            index.to_vec(),
-            &recipes,
-            size,
-            &dataset.normalisation,
-            config.seed,
-            u64::MAX,
-        )?;
-        let batch = batch.to_batch(subject.store.device());
-        for (metric, value) in no_grad(|| subject.method.pretext(&batch)) {
-            let value = value.double_value(&[]) * index.len() as f64 / test.len() as f64;
-            match sums.iter_mut().find(|(known, _)| *known == metric) {
-                Some((_, sum)) => *sum += value,
-                None => sums.push((metric, value)),
+        let batch = match recipes.as_slice() {
+            [only] => HostBatch::plain(samples, index, only.side(size), normalisation, seed, u64::MAX)?,
+            _ => HostBatch::render(samples, index, &recipes, size, normalisation, seed, u64::MAX)?,
+        };
+        for (metric, value) in no_grad(|| subject.method.pretext(&batch.to_batch(subject.store.device()))) {
+            let weight = if value.dim() == 0 { rows } else { value.numel() } as f64;
+            let sum = value.mean(Kind::Double).double_value(&[]) * weight;
+            match sums.iter_mut().find(|(known, ..)| *known == metric) {
+                Some((_, old, count)) => (*old, *count) = (*old + sum, *count + weight),
+                None => sums.push((metric, sum, weight)),
             }
         }
     }
-    Ok(sums)
+    let counted = sums.into_iter().filter(|(.., weight)| *weight > 0.0);
+    Ok(counted.map(|(metric, sum, weight)| (metric, sum / weight)).collect())
 }
 
 fn snapshot(store: &Store) -> Vec<Tensor> {

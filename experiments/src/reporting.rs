@@ -61,8 +61,7 @@ pub fn write_pictures(
     // What the method does to samples it was not trained on, where there are any.
     let samples = dataset.test.as_ref().map_or(training_samples(dataset), |test| &*test.samples);
     let index: Vec<usize> = (0..COLUMNS.min(samples.len())).collect();
-    let bare = [Recipe::default()];
-    let batch = HostBatch::render(samples, index, &bare, size, normalisation, config.seed, 0)?;
+    let batch = HostBatch::plain(samples, index, size, normalisation, config.seed, 0)?;
     let batch = batch.to_batch(subject.store.device());
     let (images, texts): (Vec<_>, Vec<_>) =
         no_grad(|| subject.method.pictures(&batch)).into_iter().partition(|(_, x)| x.dim() == 4);

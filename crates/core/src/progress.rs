@@ -161,7 +161,9 @@ mod tests {
         assert!(read("name = 'steps'").expect_err("no epochs").contains("missing field `at`"));
         assert!(read("name = 'constant'\nfloor = 0.1").expect_err("nothing falls").contains("floor"));
         let refused = |schedule: Schedule| schedule.check().expect_err("refused").to_string();
-        assert!(refused(Schedule::Linear { floor: -0.1 }).contains("`floor` must be a number of 0 or more, but is -0.1"));
+        assert!(
+            refused(Schedule::Linear { floor: -0.1 }).contains("`floor` must be a number of 0 or more, but is -0.1")
+        );
         assert!(refused(Schedule::Steps { at: vec![1.0], by: 0.0 }).contains("`by` must be above 0"));
         assert!(refused(Schedule::Steps { at: vec![f64::NAN], by: 0.1 }).contains("`at` must hold epochs"));
     }

@@ -123,11 +123,15 @@ pub fn render_views(
 /// # Errors
 /// If the normalisation cannot be used or a sample cannot be read; the message says which and why.
 pub fn plain(samples: &dyn Samples, index: &[usize], size: usize, normalisation: &Normalisation) -> Result<Tensor> {
+    Ok(plain_view(samples, index, size, normalisation)?.values.to_tensor(index.len()))
+}
+
+fn plain_view(samples: &dyn Samples, index: &[usize], size: usize, normalisation: &Normalisation) -> Result<HostView> {
     if !matches!(samples.modality(), Modality::Images { .. }) {
-        return Ok(sequences(samples, index, size, normalisation, |_, _| 0)?.values.to_tensor(index.len()));
+        return sequences(samples, index, size, normalisation, |_, _| 0);
     }
-    let views = render_all(samples, index, &[size], normalisation, |_, _, _| Draw::default())?;
-    Ok(views[0].values.to_tensor(index.len()))
+    let mut views = render_all(samples, index, &[size], normalisation, |_, _, _| Draw::default())?;
+    Ok(views.remove(0))
 }
 
 /// All samples of a training set as evaluation sees them: for a method that clusters or stores their features.
@@ -184,6 +188,26 @@ impl HostBatch {
         epoch: u64,
     ) -> Result<HostBatch> {
         let views = render_views(samples, &index, recipes, full_size, normalisation, seed, epoch)?;
+        Self::of(samples, views, index, seed, epoch)
+    }
+
+    /// One view, nothing of which is random ([`plain`]), and captions where the samples have any.
+    ///
+    /// # Errors
+    /// As [`plain`], and if a sample that should have a caption has none.
+    pub fn plain(
+        samples: &dyn Samples,
+        index: Vec<usize>,
+        size: usize,
+        normalisation: &Normalisation,
+        seed: u64,
+        epoch: u64,
+    ) -> Result<HostBatch> {
+        let view = plain_view(samples, &index, size, normalisation)?;
+        Self::of(samples, vec![view], index, seed, epoch)
+    }
+
+    fn of(samples: &dyn Samples, views: Vec<HostView>, index: Vec<usize>, seed: u64, epoch: u64) -> Result<HostBatch> {
         let captions = samples
             .captions()
             .map(|shape| Ok::<_, anyhow::Error>((captions(samples, &index, shape.length)?, shape.length)));
