@@ -3,7 +3,7 @@
 use crate::config::RunConfig;
 use crate::registry::SUPERVISED;
 use crate::run::{Subject, recipes, training_samples};
-use anyhow::{Context, Result};
+use anyhow::{Result, bail, ensure};
 use selfsup_core::augment::views::{HostBatch, plain, render_views};
 use selfsup_core::data::{Samples, Subset};
 use selfsup_core::method::Method;
@@ -48,11 +48,41 @@ pub fn extract(
     Ok(Tensor::cat(&parts, 0))
 }
 
-fn labels(part: &Part, dataset: &Dataset) -> Result<Vec<i64>> {
-    let labels = part.labels.as_ref().with_context(|| {
-        format!("`{}` has no labels, so features cannot be scored; give `evaluate.protocols=[]`", dataset.name)
-    })?;
-    Ok(labels.iter().map(|&label| i64::from(label)).collect())
+/// Protocols that need labels.
+pub const LABELLED: [&str; 3] = ["knn", "linear", "finetune"];
+
+/// Refuses protocols that a data set has no labels or no test part for, before anything is trained.
+///
+/// # Errors
+/// Says what is missing and which protocols can be asked for.
+pub fn check(config: &RunConfig, dataset: &Dataset) -> Result<()> {
+    let wanted = &config.evaluate.protocols;
+    ensure!(
+        wanted.is_empty() || dataset.test.is_some(),
+        "`{}` has no test part; give `evaluate.protocols=[]`, or a folder with test/ beside train/",
+        dataset.name
+    );
+    let labelled = wanted.iter().map(String::as_str).find(|p| LABELLED.contains(p));
+    let labelled = if config.name() == SUPERVISED { Some(SUPERVISED) } else { labelled };
+    let parts = [Some(&dataset.train), dataset.test.as_ref()];
+    if let (Some(asking), true) = (labelled, parts.into_iter().flatten().any(|part| part.labels.is_none())) {
+        bail!(
+            "`{}` has no labels, which `{asking}` needs; give `evaluate.protocols=['geometry', 'pretext']`, which need none",
+            dataset.name
+        );
+    }
+    let (k, n) = (config.evaluate.knn.k, dataset.train.len());
+    ensure!(
+        k <= n || wanted.iter().all(|p| p != "knn"),
+        "`evaluate.knn.k` is {k}, but `{}` has only {n} training {} to vote: lower it",
+        dataset.name,
+        dataset.train.samples.modality().plural()
+    );
+    Ok(())
+}
+
+fn labels(part: &Part) -> Option<Vec<i64>> {
+    part.labels.as_ref().map(|labels| labels.iter().map(|&label| i64::from(label)).collect())
 }
 
 /// Runs the configured protocols. Labels of the test part choose nothing.
@@ -60,27 +90,21 @@ fn labels(part: &Part, dataset: &Dataset) -> Result<Vec<i64>> {
 /// # Errors
 /// If the data set has no labels or no test part, or a protocol fails.
 pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Result<Scores> {
+    check(config, dataset)?;
     let wants = |protocol: &str| config.evaluate.protocols.iter().any(|p| p == protocol);
     let mut values = Vec::new();
     let mut epochs = if config.name() == crate::registry::RANDOM { 0 } else { config.train.epochs };
     let mut steps = epochs * (training_samples(dataset).len() / config.train.batch) as u64;
-    if config.evaluate.protocols.is_empty() {
+    let Some(test) = dataset.test.as_ref().filter(|_| !config.evaluate.protocols.is_empty()) else {
         return Ok(Scores { values, epochs, steps, n_test: 0 });
-    }
-    let test = dataset.test.as_ref().with_context(|| {
-        format!(
-            "`{}` has no test part; give `evaluate.protocols=[]`, or a folder with test/ beside train/",
-            dataset.name
-        )
-    })?;
+    };
     if wants("pretext") {
         let scores = pretext(config, subject, dataset, test)?;
         values.extend(scores.into_iter().map(|(metric, value)| ("pretext".into(), metric.into(), value)));
     }
-    if config.name() != SUPERVISED && config.evaluate.protocols.iter().all(|p| p == "pretext") {
-        return Ok(Scores { values, epochs, steps, n_test: test.len() });
-    }
-    let (train_labels, test_labels) = (labels(&dataset.train, dataset)?, labels(test, dataset)?);
+    // Without labels, nothing below asks for them.
+    let (train_labels, test_labels) = (labels(&dataset.train), labels(test));
+    let (train_labels, test_labels) = (train_labels.unwrap_or_default(), test_labels.unwrap_or_default());
     let classes = dataset.classes.len();
     let train = Labelled { samples: &*dataset.train.samples, labels: &train_labels };
     let held = Labelled { samples: &*test.samples, labels: &test_labels };
@@ -99,24 +123,27 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
     if config.name() == SUPERVISED {
         let settings = Finetune { fraction: 1.0, ..config.evaluate.finetune.clone() };
         let score = tune(subject, &settings)?;
-        (epochs, steps) = (settings.epochs, score.steps);
+        (epochs, steps) = (score.epochs, score.steps);
         values.push(("finetune".into(), "accuracy".into(), score.accuracy));
     }
 
     let encode = |x: &Tensor| subject.method.features(x, false);
-    let bank =
-        Features::new(extract(&encode, &*dataset.train.samples, subject, dataset)?, Tensor::from_slice(&train_labels))?;
-    let queries = Features::new(extract(&encode, &*test.samples, subject, dataset)?, Tensor::from_slice(&test_labels))?;
-    if wants("knn") {
-        values.push(("knn".into(), "accuracy".into(), config.evaluate.knn.accuracy(&bank, &queries, classes)?));
-    }
-    if wants("linear") {
-        let score = config.evaluate.linear.score(&bank, &queries, classes, config.seed)?;
-        if let Some(warning) = score.warning() {
-            eprintln!("{}: {warning}", config.name());
+    if wants("knn") || wants("linear") {
+        let of = |samples: &dyn Samples, labels: &[i64]| {
+            Features::new(extract(&encode, samples, subject, dataset)?, Tensor::from_slice(labels))
+        };
+        let (bank, queries) = (of(train.samples, train.labels)?, of(held.samples, held.labels)?);
+        if wants("knn") {
+            values.push(("knn".into(), "accuracy".into(), config.evaluate.knn.accuracy(&bank, &queries, classes)?));
         }
-        values.push(("linear".into(), "accuracy".into(), score.accuracy));
-        values.push(("linear".into(), "penalty".into(), score.penalty));
+        if wants("linear") {
+            let score = config.evaluate.linear.score(&bank, &queries, classes, config.seed)?;
+            if let Some(warning) = score.warning() {
+                eprintln!("{}: {warning}", config.name());
+            }
+            values.push(("linear".into(), "accuracy".into(), score.accuracy));
+            values.push(("linear".into(), "penalty".into(), score.penalty));
+        }
     }
     if wants("geometry") {
         // Of the encoder's output, and of what the loss sees, where that is another thing.
@@ -196,7 +223,9 @@ fn geometry(
         [first, .., last] => Some([first.clone(), last.clone()]),
     };
     let pair = views.map(|views| two_views(f, &views, config.seed, subject, dataset, test)).transpose()?;
-    let geometry = Geometry::of(&x, pair.as_ref().map(|(a, b)| (a, b)))?;
+    // Views that nothing sets apart are aligned whatever the features are.
+    let pair = pair.as_ref().filter(|(a, b)| a != b).map(|(a, b)| (a, b));
+    let geometry = Geometry::of(&x, pair)?;
     Ok(geometry.rows().into_iter().map(|(metric, value)| (protocol.into(), metric.into(), value)).collect())
 }
 

@@ -1,7 +1,7 @@
 //! The first stage of a two-stage method: the run whose tokenizer it uses (`tokenizer = ..` of its configuration).
 //!
-//! `METHOD/PRESET` names a run of the same data, size and seed, which is made first, beside the run that needs it, if it
-//! is not there yet. Anything else is the folder of a finished run. The weights are copied into the store of the second
+//! `METHOD/PRESET` names a run of the same data, size and seed, judged in the same way, which is made first, beside the
+//! run that needs it, if it is not there yet. Anything else is the folder of a finished run. The weights are copied into the store of the second
 //! stage below `tokenizer`, so that its checkpoints hold all that it needs.
 
 use crate::config::RunConfig;
@@ -56,8 +56,7 @@ impl FirstStage {
         if config.tokenizer.is_empty() {
             return Ok(Some(FirstStage(None)));
         }
-        let named = Path::new(&config.tokenizer);
-        let (first, run) = if named.join("config.toml").is_file() {
+        let (first, run) = if let Some(named) = folder_of(config) {
             ensure!(
                 named.join("DONE").is_file(),
                 "`tokenizer`: {} holds a run that is not finished: finish it first, by the command that began it",
@@ -74,15 +73,14 @@ impl FirstStage {
             }
             (first, path)
         };
-        check(config, &first)?;
-        let weights = checkpoint_path(&run);
-        let bytes = fs::read(&weights).with_context(|| format!("{}: could not be read", weights.display()))?;
-        let origin = Origin {
-            run,
-            method: first.name().into(),
-            config_hash: first.hash()?,
-            sha256: Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
-        };
+        check(config, &first, dataset.native_size)?;
+        ensure!(
+            !run.join("FAILED").exists(),
+            "`tokenizer`: the run in {} diverged, so there is nothing to use: change its configuration, or name another",
+            run.display()
+        );
+        let sha256 = sum(&checkpoint_path(&run))?;
+        let origin = Origin { run, method: first.name().into(), config_hash: first.hash()?, sha256 };
         write_whole(&folder.path.join(CONFIG), first.to_toml()?.as_bytes())?;
         Ok(Some(FirstStage(Some((first, origin)))))
     }
@@ -106,6 +104,12 @@ impl FirstStage {
     }
 }
 
+/// The folder of the run that `tokenizer` names, where it names one.
+pub fn folder_of(config: &RunConfig) -> Option<&Path> {
+    let named = Path::new(&config.tokenizer);
+    named.join("config.toml").is_file().then_some(named)
+}
+
 /// The configuration of the first stage as far as it can be told without training it: for tests and `--dry-run`.
 ///
 /// # Errors
@@ -114,11 +118,14 @@ pub fn planned(config: &RunConfig) -> Result<Option<RunConfig>> {
     if config.tokenizer.is_empty() {
         return Ok(None);
     }
-    let file = Path::new(&config.tokenizer).join("config.toml");
-    if file.is_file() { read(&file).map(Some) } else { preset(config).map(Some) }
+    match folder_of(config) {
+        Some(folder) => read(&folder.join("config.toml")).map(Some),
+        None => preset(config).map(Some),
+    }
 }
 
-/// The configuration of the first stage that a preset names, with the data, the size and the seed of the second stage.
+/// The configuration of the first stage that a preset names, with the data, the size, the seed and the protocols of the
+/// second stage: what can be asked of one can be asked of the other.
 ///
 /// # Errors
 /// If there is no such method or preset.
@@ -127,29 +134,38 @@ pub fn preset(config: &RunConfig) -> Result<RunConfig> {
     layer.insert("seed".into(), toml::Value::try_from(config.seed)?);
     layer.insert("data".into(), config.data.clone().into());
     layer.insert("size".into(), toml::Value::try_from(config.size)?);
+    layer.insert("evaluate".into(), toml::Value::try_from(&config.evaluate)?);
     let first = RunConfig::resolve(&config.tokenizer, &[layer]).with_context(|| {
         format!(
             "`tokenizer` is `{}`; expected the folder of a finished run, or METHOD/PRESET such as vq-vae/cpu",
             config.tokenizer
         )
     })?;
-    check(config, &first)?;
     Ok(first)
 }
 
-fn check(config: &RunConfig, first: &RunConfig) -> Result<()> {
+/// `native` is the size of the images of the data set, which a `size` of 0 stands for.
+fn check(config: &RunConfig, first: &RunConfig, native: usize) -> Result<()> {
     ensure!(
         first.tokenizer.is_empty() && ![RANDOM, SUPERVISED].contains(&first.name()),
         "`tokenizer` is `{}`, a run of {}; expected one of a method that learns a codebook, such as vq-vae",
         config.tokenizer,
         first.name()
     );
+    // Pixels reach the tokenizer as this run normalises them.
     ensure!(
-        first.size == config.size,
-        "`tokenizer`: {} was trained on images of size {}, but this run has size {}",
+        first.data == config.data,
+        "`tokenizer`: {} was trained on {}, but this run has {}: both stages must have the same `data`",
         config.tokenizer,
-        first.size,
-        config.size
+        first.data,
+        config.data
+    );
+    let [of_first, of_second] = [first, config].map(|c| if c.size == 0 { native } else { c.size });
+    ensure!(
+        of_first == of_second,
+        "`tokenizer`: {} was trained on images of size {of_first}, but this run has size {of_second}: give both the same \
+         `size`",
+        config.tokenizer
     );
     Ok(())
 }
@@ -184,9 +200,21 @@ pub fn build(first: &RunConfig, setup: &Setup) -> Result<Rc<dyn Method>> {
 /// checkpoint of its own.
 ///
 /// # Errors
-/// If that run is no longer there.
+/// If that run is no longer there, or was trained again.
 pub fn reload(origin: &Origin, store: &Store) -> Result<()> {
+    let now = sum(&checkpoint_path(&origin.run))?;
+    ensure!(
+        now == origin.sha256,
+        "{}: its weights are not those that this run was made with: make this run again too",
+        origin.run.display()
+    );
     load_weights(&origin.run, store, PATH)
+}
+
+/// The sha256 of a file, in hexadecimal digits.
+fn sum(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).with_context(|| format!("{}: could not be read", path.display()))?;
+    Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn read(path: &Path) -> Result<RunConfig> {

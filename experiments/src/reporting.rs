@@ -106,7 +106,7 @@ fn write_views(config: &RunConfig, dataset: &Dataset, size: usize, recipes: &[Re
 fn shown(row: &Row) -> bool {
     match row.protocol.as_str() {
         "geometry" => row.metric == "effective_rank",
-        "embedding" | "pretext" => false,
+        "embedding" => false,
         "linear" => row.metric == "accuracy",
         _ => true,
     }
@@ -157,7 +157,7 @@ impl Report {
         rows.sort_by_key(|row| place(&row.method));
         let visible: Vec<Row> = rows.iter().filter(|row| shown(row)).cloned().collect();
         let tables = summarise(&visible)?;
-        let own_tasks = OwnTasks::of(&rows)?;
+        let own_tasks = OwnTasks::of(&tables);
         Ok(Report { rows, tables, own_tasks })
     }
 
@@ -189,7 +189,7 @@ impl Report {
         }
         let page = Page {
             title: self.title(),
-            lead: "Self-supervised methods under one protocol: the same images, encoder, evaluation and seeds. Random is \
+            lead: "Self-supervised methods under one protocol: the same data, encoder, evaluation and seeds. Random is \
                    the untrained encoder, supervised the same encoder trained with all labels."
                 .into(),
             meta: self.meta(&runs),

@@ -187,6 +187,9 @@ fn read_meta(folder: &Path) -> Option<Meta> {
     serde_json::from_slice(&fs::read(folder.join("meta.json")).ok()?).ok()
 }
 
+/// The file for TensorBoard in a run's folder.
+const EVENTS: &str = "events.out.tfevents.selfsup";
+
 /// How the folder of a run is used.
 pub struct Folder<'a> {
     pub path: &'a Path,
@@ -214,6 +217,7 @@ pub fn execute(
     folder: &Folder,
     stop: &AtomicBool,
 ) -> Result<End> {
+    evaluation::check(config, dataset)?;
     prepare(config, folder)?;
     let done = folder.path.join("DONE");
     let results_path = folder.path.join("results.csv");
@@ -253,6 +257,7 @@ pub fn execute(
         family: registry::find(config.name()).map_or_else(|_| "baseline".into(), |entry| entry.family.to_string()),
         encoder: config.encoder.to_string(),
         dataset: config.data.clone(),
+        input: format!("{} {}", subject.shape.size(), config.tokenizer).trim_end().into(),
         split: "test".into(),
         epoch: config.train.epochs,
         seed: config.seed,
@@ -315,12 +320,29 @@ fn prepare(config: &RunConfig, folder: &Folder) -> Result<()> {
         return Ok(());
     }
     fs::create_dir_all(folder.path).with_context(|| format!("{}: could not be made", folder.path.display()))?;
-    for old in ["DONE", "FAILED", "results.csv", "meta.json"] {
-        if folder.path.join(old).exists() {
-            fs::remove_file(folder.path.join(old)).with_context(|| folder.path.join(old).display().to_string())?;
+    clear(folder.path)?;
+    write_whole(&path, text.as_bytes())
+}
+
+/// Takes away what an earlier run left in its folder, so that nothing of it enters a new one.
+///
+/// # Errors
+/// If something could not be removed.
+pub fn clear(folder: &Path) -> Result<()> {
+    // What makes it a finished run goes first.
+    for old in ["DONE", "FAILED", "results.csv", "meta.json", "metrics.csv", "tokenizer.toml", EVENTS, "config.toml"] {
+        let path = folder.join(old);
+        if path.exists() {
+            fs::remove_file(&path).with_context(|| format!("{}: could not be removed", path.display()))?;
         }
     }
-    write_whole(&path, text.as_bytes())
+    for old in ["checkpoints", "plots", "export"] {
+        let path = folder.join(old);
+        if path.exists() {
+            fs::remove_dir_all(&path).with_context(|| format!("{}: could not be removed", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn seconds_since_1970() -> f64 {
@@ -358,7 +380,7 @@ fn train(
     );
     let mut display = Display::new(config.name(), config.train.batch);
     let online = evaluation::Online::new(config, dataset, subject)?;
-    let events = folder.path.join("events.out.tfevents.selfsup");
+    let events = folder.path.join(EVENTS);
     let mut board = Writer::create(&events, seconds_since_1970())?;
     let first = meta.tokenizer.as_ref().map_or(String::new(), |origin| format!("-{}", &origin.sha256[..8]));
     let identity = config.hash()? + &format!("-s{}{first}", config.seed);

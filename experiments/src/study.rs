@@ -1,9 +1,11 @@
 //! Studies: methods x seeds under one protocol, resumable, ending in results.csv.
 
 use crate::config::RunConfig;
+use crate::evaluation::LABELLED;
+use crate::first_stage::{folder_of, planned};
 use crate::registry::{RANDOM, SUPERVISED};
 use crate::reporting::Report;
-use crate::run::{End, Folder, Machine, execute};
+use crate::run::{End, Folder, Machine, clear, execute};
 use anyhow::{Context, Result, ensure};
 use selfsup_datasets::Dataset;
 use selfsup_report::results::{self, Row};
@@ -78,16 +80,19 @@ impl Study {
         }
         let mut baselines: Vec<RunConfig> = Vec::new();
         for config in &configs {
-            // What is asked for its own task alone needs no labels, and perhaps has none to compare by.
-            if config.evaluate.protocols.iter().all(|p| p == "pretext") {
-                continue;
-            }
+            // What is asked for its own task alone has nothing to compare by; what has no labels, no supervised row.
+            let asks = |protocols: &[&str]| config.evaluate.protocols.iter().any(|p| protocols.contains(&p.as_str()));
+            let rows: &[&str] = match (asks(&LABELLED), asks(&["geometry"])) {
+                (true, _) => &[RANDOM, SUPERVISED],
+                (false, true) => &[RANDOM],
+                (false, false) => continue,
+            };
             let kind = |c: &RunConfig| (c.encoder, c.data.clone(), c.size, c.tokenizer.clone());
             let same = |b: &RunConfig| kind(b) == kind(config);
             if baselines.iter().any(same) {
                 continue;
             }
-            for name in [RANDOM, SUPERVISED] {
+            for name in rows {
                 let bare = RunConfig::resolve(name, &[])?;
                 let train = TrainConfig { precision: config.train.precision, ..bare.train };
                 let (data, evaluate, tokenizer) =
@@ -141,6 +146,15 @@ pub fn compare(study: &Study, out: &Path, machine: &Machine, resume: bool, stop:
     let folder = out.join(&study.name);
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let configs = study.runs()?;
+    if !resume {
+        // At once, so that a run may use what an earlier one of this study has made: a tokenizer is trained once.
+        for config in &configs {
+            clear(&folder.join(config.run_id()?))?;
+            if let (None, Some(first)) = (folder_of(config), planned(config)?) {
+                clear(&folder.join(first.run_id()?))?;
+            }
+        }
+    }
     let mut data: HashMap<String, Dataset> = HashMap::new();
     let mut rows: Vec<Row> = Vec::new();
     let mut complete = true;
@@ -153,7 +167,7 @@ pub fn compare(study: &Study, out: &Path, machine: &Machine, resume: bool, stop:
             data.insert(config.data.clone(), selfsup_datasets::load(&config.data, &machine.data_root)?);
         }
         let path = folder.join(config.run_id()?);
-        let place = Folder { path: &path, study: &study.name, resume };
+        let place = Folder { path: &path, study: &study.name, resume: true };
         eprintln!("[{}/{}] {} {} seed {}", i + 1, configs.len(), config.name(), config.encoder, config.seed);
         let end = execute(config, &data[&config.data], machine, &place, stop);
         match end.with_context(|| format!("{} seed {}", config.name(), config.seed))? {

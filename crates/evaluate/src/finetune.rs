@@ -24,6 +24,8 @@ pub struct Finetune {
     /// The share of each class whose labels are seen, at least one image of each.
     pub fraction: f64,
     pub epochs: u64,
+    /// Where `epochs` of the labelled images are fewer steps than this, there are as many epochs as it takes: 0: never.
+    pub min_steps: u64,
     /// Images of a step; all labelled images, where these are fewer. The rest of an epoch, less than a batch, is left out.
     pub batch: usize,
     /// In epochs.
@@ -39,6 +41,7 @@ impl Default for Finetune {
         Finetune {
             fraction: 1.0,
             epochs: 30,
+            min_steps: 0,
             batch: 128,
             warmup: 1.0,
             recipe: Recipe {
@@ -89,7 +92,8 @@ pub struct FinetuneScore {
     pub train_loss: f64,
     /// Images whose labels were seen.
     pub labelled: usize,
-    /// Optimiser steps.
+    /// Epochs of these images, and optimiser steps.
+    pub epochs: u64,
     pub steps: u64,
 }
 
@@ -111,7 +115,7 @@ pub fn finetune(
     classes: usize,
     seed: u64,
 ) -> Result<FinetuneScore> {
-    let Finetune { fraction, epochs, batch, warmup, ref recipe, ref optimiser } = *config;
+    let Finetune { fraction, epochs, min_steps, batch, warmup, ref recipe, ref optimiser } = *config;
     ensure!(epochs > 0, "fine-tuning needs at least one epoch");
     ensure!(batch > 1, "fine-tuning needs batches of two images or more: batch statistics of one do not exist");
     ensure!(warmup.is_finite() && warmup >= 0.0, "the warm-up of fine-tuning must be 0 or more epochs, not {warmup}");
@@ -137,6 +141,7 @@ pub fn finetune(
     let recipes = std::slice::from_ref(recipe);
     let batch = batch.min(labelled.len());
     let per_epoch = (labelled.len() / batch) as u64;
+    let epochs = epochs.max(min_steps.div_ceil(per_epoch));
     let steps = epochs * per_epoch;
     let peak = optimiser.peak(batch);
     let mut train_loss = f64::NAN;
@@ -164,7 +169,7 @@ pub fn finetune(
     // No gradient of this training may reach the caller's next one.
     optimiser_state.zero_grad()?;
     let accuracy = no_grad(|| accuracy(network, &classifier.linear, test))?;
-    Ok(FinetuneScore { accuracy, train_loss, labelled: labelled.len(), steps })
+    Ok(FinetuneScore { accuracy, train_loss, labelled: labelled.len(), epochs, steps })
 }
 
 /// The classifier on top, in a store of its own: the encoder's stays a method's.

@@ -45,6 +45,7 @@ fn rows() -> Vec<Row> {
                     family: family.to_string(),
                     encoder: encoder.to_string(),
                     dataset: "digits".into(),
+                    input: "28".into(),
                     split: "test".into(),
                     protocol: protocol.into(),
                     metric: metric.into(),

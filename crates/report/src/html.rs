@@ -122,6 +122,7 @@ fn table(table: &Table) -> Value {
                 family => line.family.as_str(),
                 encoder => line.encoder.as_str(),
                 cells,
+                own => line.own_text(),
                 runs => line.runs_text(),
                 lost => line.diverged + line.failed > 0,
                 verdict => verdict.text,
@@ -131,7 +132,7 @@ fn table(table: &Table) -> Value {
         })
         .collect();
     let columns: Vec<String> = table.columns.iter().map(|c| c.title()).collect();
-    context! { title => table.title(), columns, lines }
+    context! { title => table.title(), columns, own => table.has_own(), lines }
 }
 
 fn pairs<'a>(pairs: impl IntoIterator<Item = &'a (String, String)>) -> Vec<Vec<String>> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 /// The columns of results.csv, in order.
-pub const COLUMNS: [&str; 20] = [
+pub const COLUMNS: [&str; 21] = [
     "run_id",
     "study",
     "method",
@@ -15,6 +15,7 @@ pub const COLUMNS: [&str; 20] = [
     "family",
     "encoder",
     "dataset",
+    "input",
     "split",
     "protocol",
     "metric",
@@ -67,8 +68,11 @@ pub struct Row {
     pub family: String,
     pub encoder: String,
     pub dataset: String,
+    /// What the encoder reads of a sample: the side of images or the length of sequences, and the tokenizer whose codes
+    /// it reads in place of images, if there is one: `28`, `28 vq-vae/cpu`.
+    pub input: String,
     pub split: String,
-    /// How the features were judged: `knn`, `linear`, `finetune`, `geometry`.
+    /// How the run was judged: `knn`, `linear`, `finetune`, `geometry`, `pretext`.
     pub protocol: String,
     pub metric: String,
     /// In plain units (0.9074, not 90.74); empty if, and only if, the run did not end well.
@@ -211,6 +215,7 @@ impl Record<'_> {
             family: text("family"),
             encoder: text("encoder"),
             dataset: text("dataset"),
+            input: text("input"),
             split: text("split"),
             protocol: text("protocol"),
             metric: text("metric"),

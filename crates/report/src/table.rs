@@ -47,10 +47,20 @@ impl Column {
         let protocol = if self.protocol == "knn" { "kNN" } else { self.protocol.as_str() };
         match self.metric.as_str() {
             "accuracy" | "top1" => format!("{protocol} %"),
+            metric if metric.starts_with("accuracy_") && metric.ends_with('%') => {
+                format!("{protocol}, {} of labels, %", &metric["accuracy_".len()..])
+            }
             metric if self.percent() => format!("{protocol} {metric} %"),
             metric if protocol == "geometry" => metric.replace('_', " "),
             metric => format!("{protocol} {}", metric.replace('_', " ")),
         }
+    }
+
+    /// What a measure of an own task is called: `bits per dim`, `accuracy %`.
+    pub fn measure(&self) -> String {
+        let generated = if self.protocol == "pretext" { "" } else { "of generated samples: " };
+        let unit = if self.percent() { " %" } else { "" };
+        format!("{generated}{}{unit}", self.metric.replace('_', " "))
     }
 
     /// The factor from plain units to those shown.
@@ -115,6 +125,10 @@ fn places(x: f64) -> Option<usize> {
     Some(4usize.saturating_sub(whole))
 }
 
+/// Protocols that ask of each method what it was trained for. No two methods need have a measure in common, so it is no
+/// column of a table.
+pub const OWN: [&str; 2] = ["pretext", "generated"];
+
 /// One method, in one variant, with one encoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
@@ -122,12 +136,15 @@ pub struct Line {
     /// Empty where the study gave none.
     pub variant: String,
     pub family: String,
+    /// With what it reads, where the table has the encoder with several inputs: `vit-micro/7 @ 36`.
     pub encoder: String,
     pub kind: Kind,
     /// The configuration's hash, only where one name stands for several configurations.
     pub config: Option<String>,
     /// A cell per column of the table; none where nothing was measured.
     pub cells: Vec<Option<Cell>>,
+    /// What it reached at its own task, by measure, the most telling first (protocols [`OWN`]).
+    pub own: Vec<(Column, Cell)>,
     /// Runs in all, and of them those that diverged and those that failed.
     pub runs: usize,
     pub diverged: usize,
@@ -142,6 +159,12 @@ impl Line {
             Some(config) => format!("{}{variant} [{}]", self.method, config.chars().take(8).collect::<String>()),
             None => format!("{}{variant}", self.method),
         }
+    }
+
+    /// The first measure of its own task: `bits per dim 0.8380`.
+    pub fn own_text(&self) -> String {
+        let Some((column, cell)) = self.own.first() else { return "–".into() };
+        format!("{} {}", column.measure(), cell.value(column))
     }
 
     /// `3 runs, 1 diverged`.
@@ -203,19 +226,26 @@ fn distinct<'a, T: 'a, K: PartialEq>(rows: impl IntoIterator<Item = &'a T>, key:
 }
 
 fn table(rows: &[&Row]) -> Result<Table> {
-    let scored = rows.iter().filter(|r| r.status == Status::Ok);
+    let scored = rows.iter().filter(|r| r.status == Status::Ok && !OWN.contains(&r.protocol.as_str()));
     let mut columns = distinct(scored, |r| Column { protocol: r.protocol.clone(), metric: r.metric.clone() });
     columns.sort_by_key(Column::rank);
     let mut lines = Vec::new();
-    for key in distinct(rows, |r| [&r.method, &r.variant, &r.encoder]) {
-        let group: Vec<&Row> = rows.iter().copied().filter(|r| [&r.method, &r.variant, &r.encoder] == key).collect();
+    let key = |r: &&Row| [&r.method, &r.variant, &r.encoder, &r.input].map(String::clone);
+    for key_of_line in distinct(rows, key) {
+        let group: Vec<&Row> = rows.iter().copied().filter(|r| key(r) == key_of_line).collect();
+        let first = group[0];
+        let inputs = distinct(rows.iter().filter(|r| r.encoder == first.encoder), |r| &r.input);
+        let encoder = match inputs.len() {
+            1 => first.encoder.clone(),
+            _ => format!("{} @ {}", first.encoder, first.input),
+        };
         if !several_configurations(&group) {
-            lines.push(line(&group, &columns, None)?);
+            lines.push(line(&group, encoder, &columns, None)?);
             continue;
         }
         for config in distinct(&group, |r| &r.config_hash) {
             let part: Vec<&Row> = group.iter().copied().filter(|r| r.config_hash == *config).collect();
-            lines.push(line(&part, &columns, Some(config.clone()))?);
+            lines.push(line(&part, encoder.clone(), &columns, Some(config.clone()))?);
         }
     }
     let families = distinct(rows, |r| &r.family);
@@ -230,17 +260,21 @@ fn several_configurations(rows: &[&Row]) -> bool {
     rows.iter().any(|a| rows.iter().any(|b| a.seed == b.seed && a.config_hash != b.config_hash))
 }
 
-fn line(rows: &[&Row], columns: &[Column], config: Option<String>) -> Result<Line> {
+fn line(rows: &[&Row], encoder: String, columns: &[Column], config: Option<String>) -> Result<Line> {
     let first = rows[0];
+    let own = rows.iter().filter(|r| r.status == Status::Ok && OWN.contains(&r.protocol.as_str()));
+    let own = distinct(own, |r| Column { protocol: r.protocol.clone(), metric: r.metric.clone() });
+    let own = own.into_iter().map(|column| Ok(cell(rows, &column)?.map(|cell| (column, cell))));
     let ended = |status| distinct(rows.iter().filter(|r| r.status == status), |r| &r.run_id).len();
     Ok(Line {
         method: first.method.clone(),
         variant: first.variant.clone(),
         family: first.family.clone(),
-        encoder: first.encoder.clone(),
+        encoder,
         kind: Kind::of(first),
         config,
         cells: columns.iter().map(|column| cell(rows, column)).collect::<Result<_>>()?,
+        own: own.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect(),
         runs: distinct(rows, |r| &r.run_id).len(),
         diverged: ended(Status::Diverged),
         failed: ended(Status::Failed),
@@ -331,14 +365,21 @@ impl Table {
         Verdict { beats: Some(gain > 0.0), text }
     }
 
-    /// The headings: method, encoder, a column each, runs, verdict.
+    /// Whether a method of it was judged by its own task.
+    pub fn has_own(&self) -> bool {
+        self.lines.iter().any(|line| !line.own.is_empty())
+    }
+
+    /// The headings: method, encoder, a column each, the own task where there is one, runs, verdict.
     pub fn head(&self) -> Vec<String> {
         let columns = self.columns.iter().map(Column::title);
-        let fixed = |s: &str| s.to_string();
-        [fixed("method"), fixed("encoder")]
+        let own = self.has_own().then_some("own task");
+        let text = |s: &str| s.to_string();
+        ["method", "encoder"]
             .into_iter()
+            .map(text)
             .chain(columns)
-            .chain([fixed("runs"), fixed("beats random?")])
+            .chain(own.into_iter().chain(["runs", "beats random?"]).map(text))
             .collect()
     }
 
@@ -350,9 +391,11 @@ impl Table {
             None if line.failed > 0 => "failed".into(),
             None => "–".into(),
         });
+        let own = self.has_own().then(|| line.own_text());
         [line.name(), line.encoder.clone()]
             .into_iter()
             .chain(cells)
+            .chain(own)
             .chain([line.runs_text(), self.verdict(line).text])
             .collect()
     }
@@ -413,8 +456,7 @@ impl Table {
     }
 }
 
-/// What each method reached at its own task (protocol `pretext`): bits per dimension, reconstruction error, accuracy. No
-/// two methods need have one in common, so it is a line a number.
+/// What each method reached at its own task: bits per dimension, reconstruction error, accuracy; a line a number.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OwnTasks {
     /// Under [`OwnTasks::HEAD`].
@@ -425,24 +467,18 @@ impl OwnTasks {
     pub const HEAD: [&str; 5] = ["method", "encoder", "data", "measure", "value"];
     const TITLE: &str = "What each method was trained for, on test samples";
 
-    /// Of the rows of protocol `pretext`; empty without any.
-    ///
-    /// # Errors
-    /// If two rows contradict each other.
-    pub fn of(rows: &[Row]) -> Result<OwnTasks> {
-        let rows: Vec<Row> = rows.iter().filter(|row| row.protocol == "pretext").cloned().collect();
+    /// Of tables; empty without any such number.
+    pub fn of(tables: &[Table]) -> OwnTasks {
         let mut lines = Vec::new();
-        for table in summarise(&rows)? {
+        for table in tables {
             for line in &table.lines {
-                for (column, cell) in table.columns.iter().zip(&line.cells) {
-                    let Some(cell) = cell else { continue };
-                    let unit = if column.percent() { " %" } else { "" };
-                    let measure = column.metric.replace('_', " ") + unit;
-                    lines.push([line.name(), line.encoder.clone(), table.dataset.clone(), measure, cell.text(column)]);
+                for (column, cell) in &line.own {
+                    let (name, encoder, data) = (line.name(), line.encoder.clone(), table.dataset.clone());
+                    lines.push([name, encoder, data, column.measure(), cell.text(column)]);
                 }
             }
         }
-        Ok(OwnTasks { lines })
+        OwnTasks { lines }
     }
 
     /// For a terminal of this width; nothing without lines.

@@ -82,7 +82,7 @@ fn bad_results_are_refused_with_place_and_expectation() {
         (good.replace("split,", "fold,"), "unknown column `fold`"),
         (good.replace("split,", ""), "the column `split` is missing"),
         (good.replace("run_id,study", "study,run_id"), "out of order"),
-        (good.replace(",ok", ""), "line 2: expected 20 fields"),
+        (good.replace(",ok", ""), "line 2: expected 21 fields"),
         (String::new(), "is missing"),
     ];
     for (text, expected) in cases {
@@ -221,8 +221,10 @@ fn figures_name_every_method_and_are_the_same_twice() {
 #[test]
 fn a_page_escapes_hostile_names_and_loads_nothing() {
     let hostile = "<script>alert('x')</script>\"&\u{1b}[31m";
+    let own = Row { metric: hostile.into(), ..row("byol", "pretext", 0, 1.5) };
     let rows: Vec<Row> = study()
         .into_iter()
+        .chain([own])
         .map(|r| Row { method: r.method.replace("byol", hostile), study: hostile.into(), ..r })
         .collect();
     let tables = summarise(&rows).expect("tables");
@@ -236,9 +238,8 @@ fn a_page_escapes_hostile_names_and_loads_nothing() {
         figures: figures.clone(),
         ..Card::default()
     };
-    let own = Row { metric: hostile.into(), ..row(hostile, "pretext", 0, 1.5) };
     let page = Page {
-        own_tasks: OwnTasks::of(&[own]).expect("own tasks"),
+        own_tasks: OwnTasks::of(&tables),
         title: hostile.into(),
         meta: vec![pair()],
         cards: vec![card],
@@ -335,7 +336,8 @@ fn own_tasks_are_a_line_a_number() {
         of("pixelcnn", "bits_per_dim", 1, 1.35),
         of("rotnet", "accuracy", 0, 0.75),
     ]);
-    let own = OwnTasks::of(&rows).expect("own tasks");
+    let tables = summarise(&rows).expect("a table");
+    let own = OwnTasks::of(&tables);
     assert_eq!(
         own.lines,
         [
@@ -347,6 +349,33 @@ fn own_tasks_are_a_line_a_number() {
         own.markdown().starts_with("| method | encoder | data | measure | value |\n| --- | --- | --- | --- | ---: |")
     );
     assert!(own.terminal(100).contains("bits per dim"));
-    let none = OwnTasks::of(&study()).expect("none");
+    let none = OwnTasks::of(&[table()]);
     assert!(none.terminal(100).is_empty() && none.markdown().is_empty());
+
+    // The table itself shows the first of each, and no verdict is about it.
+    let text = tables[0].markdown();
+    assert!(text.starts_with("| method | encoder | kNN % | linear % | own task | runs |"), "{text}");
+    assert!(text.contains("| bits per dim 1.300 ± 0.071 | 2 | not measured |"), "{text}");
+    assert!(text.contains("| 90.50 ± 0.71 (n=2) | – | – | 2 |"), "{text}");
+    assert!(!table().has_own());
+}
+
+#[test]
+fn an_encoder_that_reads_other_things_has_another_random_encoder() {
+    let of = |method: &str, input: &str, value| Row {
+        run_id: format!("{method}-{input}"),
+        input: input.into(),
+        config_hash: input.into(),
+        ..row(method, "knn", 0, value)
+    };
+    let rows =
+        [of("random", "28", 0.6), of("random", "36", 0.7), of("jigsaw", "36", 0.75), of("byol", "28", 0.8)].to_vec();
+    let table = summarise(&rows).expect("a table").remove(0);
+    let line = |name: &str| table.lines.iter().find(|l| l.method == name).expect("a line");
+    assert_eq!((line("jigsaw").encoder.as_str(), line("byol").encoder.as_str()), ("resnet8 @ 36", "resnet8 @ 28"));
+    for (name, gain) in [("jigsaw", 0.05), ("byol", 0.2)] {
+        let found = line(name).cells[0].as_ref().and_then(|cell| cell.gain).expect("a gain");
+        assert!((found - gain).abs() < 1e-12, "{name}: {found}");
+    }
+    assert!(table.lines.iter().all(|l| l.config.is_none()));
 }

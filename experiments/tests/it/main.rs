@@ -3,7 +3,9 @@
 mod auxiliary;
 mod command_line;
 mod conformance;
+mod first_stage;
 mod layering;
+mod modalities;
 mod new_method;
 mod objective;
 mod precision;
