@@ -1,4 +1,4 @@
-"""Numbers for tests/report.rs from scipy and TensorBoard.
+"""Numbers for tests/report.rs and tests/statistics.rs from scipy, numpy and TensorBoard.
 
     pip install scipy tensorboard
     python tests/golden.py                    prints the numbers
@@ -25,6 +25,39 @@ b = np.array([0.853, 0.857, 0.852, 0.851, 0.860])
 d = a - b
 low, high = stats.t.interval(0.95, len(d) - 1, loc=d.mean(), scale=stats.sem(d))
 print(f"sd {a.std(ddof=1):.15g}; mean {d.mean():.15g}, interval {low:.15g} {high:.15g}")
+print(f"paired t test p {stats.ttest_rel(a, b).pvalue:.15g}")
+
+# All 5^5 samples with replacement, and numpy's percentiles of their means.
+import itertools
+means = [np.mean(sample) for sample in itertools.product(d, repeat=len(d))]
+print("bootstrap", [f"{x:.15g}" for x in np.percentile(means, [2.5, 97.5])])
+long = np.sin(np.arange(40.0))
+drawn = np.random.default_rng(0).choice(long, (200000, 40)).mean(1)
+print("bootstrap of 40, drawn", np.percentile(drawn, [2.5, 97.5]))
+
+untied = np.array([0.1, -0.2, 0.35, 0.4, 0.5, 0.62, -0.05, 0.8])
+tied = np.array([1, 1, -1, 2, 2, 3, -3, 4, 0])
+for x in [d, untied]:
+    print(f"wilcoxon {stats.wilcoxon(x, method='exact').pvalue:.15g}")
+# Of ties scipy knows no exact distribution: all choices of signs.
+kept = tied[tied != 0]
+r = stats.rankdata(abs(kept))
+sums = [sum(r * signs) for signs in itertools.product([0, 1], repeat=len(kept))]
+observed = min(sum(r[kept > 0]), sum(r[kept < 0]))
+print(f"wilcoxon with ties {min(1, 2 * np.mean([s <= observed for s in sums])):.15g}")
+
+for pair in [(10, 2), (3, 3), (0, 9), (700, 620), (3000, 3200)]:
+    print(f"mcnemar {pair} {stats.binomtest(pair[0], sum(pair), 0.5).pvalue:.15g}")
+p = np.array([0.01, 0.04, 0.03, 0.005, 0.5])
+order = np.argsort(p)
+holm = np.empty(5)
+holm[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(5, 0, -1)))
+print("holm", holm.tolist())
+x, y = [1, 4, 16, 64, 254], [79.1, 80.0, 80.2, 81.7, 81.0]
+print(f"spearman {stats.spearmanr(x, y).statistic:.15g}")
+print(f"spearman with ties {stats.spearmanr([1, 2, 2, 3], [5, 7, 6, 6]).statistic:.15g}")
+for k in [2, 3, 5, 10, 20]:
+    print(f"range {k} {stats.studentized_range.ppf(0.95, k, np.inf):.12g}")
 
 import os, tempfile
 from tensorboard.compat.proto.event_pb2 import Event

@@ -3,7 +3,6 @@
 use selfsup_report::figure::{Axes, Series, bars, lines};
 use selfsup_report::html::{Card, Page};
 use selfsup_report::results::{self, COLUMNS, Row, Status};
-use selfsup_report::statistics::{Difference, paired, sd, t_quantile};
 use selfsup_report::table::{Kind, OwnTasks, Table, summarise};
 use selfsup_report::{file, metrics, tensorboard};
 use std::fs;
@@ -108,42 +107,6 @@ fn metrics_leave_out_a_line_that_is_being_written() {
     assert!(loss[1].1.is_nan());
     fs::write(&path, "epoch,step,metric,value\n0,x,loss,1\n").expect("written");
     assert!(metrics::read(&path).expect_err("x").to_string().contains("line 2, column step"));
-}
-
-#[test]
-fn t_and_the_paired_interval_are_scipys() {
-    // tests/golden.py. The quantile is bisected to the last bits; 1e-11 leaves room for rounding in sums of 500 terms.
-    for (inside, freedom, expected) in [
-        (0.95, 1, 12.7062047361747),
-        (0.95, 2, 4.30265272974946),
-        (0.95, 3, 3.18244630528371),
-        (0.95, 4, 2.77644510519779),
-        (0.95, 9, 2.2621571627982),
-        (0.95, 30, 2.04227245630124),
-        (0.99, 7, 3.49948329735049),
-        (0.5, 6, 0.717558196491413),
-        (0.95, 1000, 1.96233908082641),
-    ] {
-        let t: f64 = t_quantile(inside, freedom);
-        assert!((t / expected - 1.0).abs() < 1e-11, "{inside} {freedom}: {t}");
-    }
-    let a = [0.861, 0.858, 0.866, 0.849, 0.871];
-    let b = [0.853, 0.857, 0.852, 0.851, 0.860];
-    assert!((sd(&a).expect("five") - 0.00833666600026654).abs() < 1e-15);
-    let by_seed = |v: &[f64]| v.iter().enumerate().map(|(i, v)| (i as u64, *v)).collect::<Vec<_>>();
-    let (mut first, second) = (by_seed(&a), by_seed(&b));
-    // A seed that only one has does not count, and order does not matter.
-    first.insert(0, (99, 0.1));
-    first.reverse();
-    let Difference { n, mean, interval } = paired(&first, &second).expect("common seeds");
-    let (low, high) = interval.expect("an interval");
-    assert_eq!(n, 5);
-    for (ours, scipys) in [(mean, 0.0064), (low, -0.00195705364616751), (high, 0.0147570536461675)] {
-        assert!((ours - scipys).abs() < 1e-14, "{ours} {scipys}");
-    }
-    assert_eq!(paired(&first, &[(7, 1.0)]), None);
-    assert_eq!(paired(&[(1, 0.5)], &[(1, 0.25)]), Some(Difference { n: 1, mean: 0.25, interval: None }));
-    assert_eq!(sd(&[1.0]), None);
 }
 
 #[test]
