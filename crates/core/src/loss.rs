@@ -34,13 +34,14 @@ pub fn info_nce(positive: &Tensor, negatives: &Tensor, temperature: f64) -> Tens
 /// With a rate of 0 it is [`info_nce`]. Similarities are cosines, at least -1.
 pub fn info_nce_debiased(positive: &Tensor, negatives: &Tensor, temperature: f64, rate: f64) -> Tensor {
     let k = negatives.size()[1] as f64;
-    // Everything is divided by e^(1 / t), so that no exponential overflows: a cosine is at most 1.
-    let scaled = |x: &Tensor| ((x - 1.0) / temperature).exp();
-    let p = scaled(positive); // [N]
-    let sum = scaled(negatives).sum_dim_intlist([-1].as_slice(), false, None); // [N]
-    let floor = k * (-2.0 / temperature).exp();
-    let g = ((sum - rate * k * &p) / (1.0 - rate)).clamp_min(floor);
-    ((&p + g).log() - (positive - 1.0) / temperature).mean(None)
+    let (p, n) = (positive / temperature, negatives / temperature);
+    // Everything is divided by the row's largest exponential, so that none overflows and the largest is 1.
+    let shift = p.maximum(&n.amax([-1], false)).detach(); // [N]
+    let e_p = (&p - &shift).exp();
+    let sum = (n - shift.unsqueeze(-1)).exp().sum_dim_intlist([-1].as_slice(), false, None); // [N]
+    let floor = k * (-1.0 / temperature - &shift).exp();
+    let g = ((sum - rate * k * &e_p) / (1.0 - rate)).maximum(&floor);
+    ((e_p + g).log() + shift - p).mean(None)
 }
 
 #[cfg(test)]
@@ -100,6 +101,34 @@ mod tests {
         let mask = Tensor::full([4, 1], f64::NEG_INFINITY, (Kind::Double, Device::Cpu));
         let masked = info_nce(&p, &Tensor::cat(&[&n, &mask], 1), 0.2);
         assert!((masked - info_nce(&p, &n, 0.2)).abs().double_value(&[]) < 1e-12);
+    }
+
+    /// Of cosines, down to a temperature at which exp(2 / t), the largest ratio of two exponentials, is beyond f32.
+    #[test]
+    fn the_debiased_loss_is_as_exact_in_f32_as_similarities_are() {
+        let (p, n) = (cosines(0.3, &[4]), cosines(0.7, &[4, 5]));
+        let ends = [(-1.0, 1.0), (1.0, -1.0)].map(|(own, other)| (p.full_like(own), n.full_like(other)));
+        for (p, n) in [(p, n)].into_iter().chain(ends) {
+            for temperature in [0.5, 0.07, 0.018, 0.01] {
+                for rate in [0.0, 0.1] {
+                    let of = |kind: Kind| {
+                        let inputs = [p.to_kind(kind), n.to_kind(kind)].map(|x| x.detach().set_requires_grad(true));
+                        let loss = info_nce_debiased(&inputs[0], &inputs[1], temperature, rate);
+                        let gradients = Tensor::run_backward(&[&loss], &[&inputs[0], &inputs[1]], false, false);
+                        (loss.double_value(&[]), gradients)
+                    };
+                    let ((single, slopes), (double, exact)) = (of(Kind::Float), of(Kind::Double));
+                    // A similarity over t is rounded by 6e-8 / t, and so are its exponentials, of themselves; a loss of
+                    // up to 2 / t and slopes of up to 1 / t are sums of about ten such numbers.
+                    let rounding = 10.0 * 6e-8 / temperature;
+                    assert!((single - double).abs() <= rounding * double.max(1.0), "{temperature} {rate}: {single} {double}");
+                    for (slope, exact) in slopes.iter().zip(&exact) {
+                        let away = (slope - exact).abs().max().double_value(&[]);
+                        assert!(away <= rounding / temperature, "{temperature} {rate}: {away}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub struct Config {
     /// Earlier embeddings that take part in Sinkhorn's iteration, for each of the two large crops; 0: none. The
     /// authors' scripts have none with a batch of 4096, and 3840 with one of 256: there should be more than K rows.
     pub queue: i64,
-    /// The epoch from which the queue is filled, and used once it is full (authors' code).
+    /// The epoch from which the queue is filled, and used once it is full (authors' code); 1.5 is as for `freeze_epochs`.
     pub queue_from: f64,
 }
 
@@ -111,7 +111,7 @@ pub struct SwAv {
 impl Method for SwAv {
     fn loss(&mut self, batch: &Batch, at: Progress) -> Loss {
         let z = normalise(&self.projector.forward(&self.encode(&batch.views), true)); // [V N, D]
-        let frozen = (at.step as f64) < self.config.freeze_epochs * at.steps_per_epoch() as f64;
+        let frozen = at.step < first_step(self.config.freeze_epochs, at);
         let c = if frozen { self.prototypes.detach() } else { self.prototypes.shallow_clone() };
         let views = batch.views.len() as i64;
         let (z, scores) = (z.chunk(views, 0), z.matmul(&c.tr()).chunk(views, 0)); // per crop [N, D], [N, K]
@@ -165,17 +165,22 @@ impl SwAv {
     /// When that is depends on the step alone.
     fn codes(&self, t: usize, z: &Tensor, scores: &Tensor, at: Progress) -> Tensor {
         let n = scores.size()[0];
-        let since = at.step as f64 - self.config.queue_from * at.steps_per_epoch() as f64;
-        let Some(queue) = self.queues.get(t).filter(|_| since >= 0.0) else {
+        let since = at.step.checked_sub(first_step(self.config.queue_from, at));
+        let (Some(queue), Some(pushes)) = (self.queues.get(t), since) else {
             return self.config.codes_of(scores);
         };
-        let full = since * n as f64 >= self.config.queue as f64;
+        let full = pushes as i64 * n >= self.config.queue;
         // Old embeddings, but the prototypes of now.
         let old = full.then(|| queue.rows().matmul(&self.prototypes.tr()));
         queue.push(z);
         let all = Tensor::cat(&old.iter().chain([scores]).collect::<Vec<_>>(), 0);
         self.config.codes_of(&all).narrow(0, all.size()[0] - n, n)
     }
+}
+
+/// The first step at which `epochs` are over. A product like 1.1 x 10, which f64 puts just above 11, counts as 11.
+fn first_step(epochs: f64, at: Progress) -> u64 {
+    (epochs * at.steps_per_epoch() as f64 * (1.0 - 1e-12)).ceil() as u64
 }
 
 impl Config {
@@ -239,6 +244,7 @@ impl Define for SwAv {
     /// `a`, `b`: the scores z C' of two crops, [N, K] each, as they are.
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let (a, b) = given.pair()?;
+        ensure!(a.size()[0] >= 2, "`a` and `b` have one row; expected at least 2, since codes are spread over the rows");
         let scores = [a.shallow_clone(), b.shallow_clone()];
         let q: Vec<Tensor> = no_grad(|| scores.iter().map(|s| config.codes_of(s)).collect());
         Ok(swapped_prediction(&scores, &q, config.temperature))

@@ -277,31 +277,38 @@ fn prototypes_that_are_not_learned_are_no_trained_variable() {
     assert!(far(&method.prototypes, &before) < 1e-6, "normalising twice rounds twice");
 }
 
+/// Four rows a step: ten have been pushed before the third step after the first. At 1.45 epochs that is the 14.5th
+/// step, so the 15th; 1.1 x 10 is above 11 in f64.
 #[test]
 fn the_queue_is_filled_from_its_epoch_on_and_used_once_full() {
+    for (queue_from, first) in [(1.5, 15), (1.45, 15), (1.41, 15), (1.1, 11), (0.0, 0)] {
+        fills_and_serves(queue_from, first);
+    }
+}
+
+fn fills_and_serves(queue_from: f64, first: u64) {
     let store = Store::new(0, Device::Cpu);
-    let method = setup(Config { queue: 10, queue_from: 1.5, ..small() }, &store, "convnet-tiny").expect("a method");
+    let method = setup(Config { queue: 10, queue_from, ..small() }, &store, "convnet-tiny").expect("a method");
     assert_eq!(store.below("queue").iter().map(|v| v.tensor.size()).collect::<Vec<_>>(), [[10, 8], [10, 8]]);
     let z = |step: u64| normalise(&matrix(step as f64, 4, 8).to_kind(Kind::Float));
     let scores = |z: &Tensor| z.matmul(&method.prototypes.detach().tr());
     let start = method.queues[0].rows();
     let mut pushed: Vec<Tensor> = vec![start.shallow_clone()];
-    for step in [0, 14, 15, 16, 17, 18, 19] {
+    for step in first.saturating_sub(2)..first + 5 {
         let (z, before) = (z(step), method.queues[0].rows());
         let q = no_grad(|| method.codes(0, &z, &scores(&z), at(step)));
         let alone = sinkhorn(&scores(&z), 0.05, 3);
-        // From step 15 on four rows a step: ten are there before step 18.
-        if step < 18 {
-            assert_eq!(q, alone, "{step}");
+        if step < first + 3 {
+            assert_eq!(q, alone, "{queue_from} {step}");
         } else {
             let all = sinkhorn(&scores(&Tensor::cat(&[&before, &z], 0)), 0.05, 3);
-            assert!(far(&q, &all.narrow(0, 10, 4)) < 1e-5 && far(&q, &alone) > 1e-3, "{step}");
+            assert!(far(&q, &all.narrow(0, 10, 4)) < 1e-5 && far(&q, &alone) > 1e-3, "{queue_from} {step}");
         }
-        if step >= 15 {
+        if step >= first {
             pushed.push(z);
         }
         let last = Tensor::cat(&pushed, 0);
-        assert_eq!(method.queues[0].rows(), last.narrow(0, last.size()[0] - 10, 10), "{step}");
+        assert_eq!(method.queues[0].rows(), last.narrow(0, last.size()[0] - 10, 10), "{queue_from} {step}");
     }
     assert_eq!(store.below("queue")[0].tensor, method.queues[0].rows());
     assert_ne!(method.queues[1].rows(), method.queues[0].rows(), "each crop has its own");
