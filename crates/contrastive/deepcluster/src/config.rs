@@ -13,7 +13,7 @@ pub struct Config {
     pub components: i64,
     /// Version 1: how the images of an epoch are drawn.
     pub sampling: Sampling,
-    /// Of k-means: 20 in the first version's code, 10 in the second's.
+    /// Of k-means; 0: the version's own, 20 in the first one's code, 10 in the second's.
     pub iterations: usize,
     /// Version 2: by which scores are divided (the code of the second paper, as all below).
     pub temperature: f64,
@@ -43,7 +43,7 @@ impl Default for Config {
             clusters: 10_000,
             components: 256,
             sampling: Sampling::UniformClusters,
-            iterations: 20,
+            iterations: 0,
             temperature: 0.1,
             heads: 3,
             prototypes: 3000,
@@ -54,6 +54,15 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Iterations of k-means.
+    pub(crate) fn iterations(&self) -> usize {
+        match (self.iterations, self.version) {
+            (0, 1) => 20,
+            (0, _) => 10,
+            (n, _) => n,
+        }
+    }
+
     /// What the scores are divided by: version 1 has no temperature.
     pub(crate) fn divisor(&self) -> f64 {
         if self.version == 1 { 1.0 } else { self.temperature }

@@ -94,7 +94,7 @@ impl Method for DeepCluster {
     }
 
     fn before_epoch(&mut self, at: Progress, images: &Plain) -> Result<Vec<String>> {
-        let kmeans = |k, metric, empty| KMeans { k, iterations: self.config.iterations, metric, empty };
+        let kmeans = |k, metric, empty| KMeans { k, iterations: self.config.iterations(), metric, empty };
         let rng = |head| Rng::new(self.seed, Purpose::Cluster, at.epoch, head, 0);
         match &self.head {
             Head::Classifier(w) => {
@@ -165,7 +165,6 @@ impl Define for DeepCluster {
     fn check(config: &Config) -> Result<()> {
         ensure!([1, 2].contains(&config.version), "version is {}; expected 1 or 2", config.version);
         above_zero("temperature", config.temperature)?;
-        at_least_one("iterations", i64::try_from(config.iterations)?)?;
         let Config { clusters, components, heads, prototypes, hidden, output, .. } = *config;
         let sizes = [clusters, components, heads, prototypes, hidden, output];
         let keys = ["clusters", "components", "heads", "prototypes", "hidden", "output"];

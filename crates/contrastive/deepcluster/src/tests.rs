@@ -192,6 +192,12 @@ fn the_second_versions_clustering_is_that_of_a_plain_loop() {
 }
 
 #[test]
+fn each_version_has_its_own_number_of_iterations() {
+    let of = |version, iterations| Config { version, iterations, ..Config::default() }.iterations();
+    assert_eq!([of(1, 0), of(2, 0), of(1, 10), of(2, 20)], [20, 10, 10, 20]);
+}
+
+#[test]
 fn the_logged_likeness_is_that_of_scikit_learn() {
     close(nmi(&[0, 0, 1, 1, 2, 2, 0, 1], &[1, 1, 1, 0, 0, 2, 1, 3]), 0.5478932936977919);
 }
@@ -343,7 +349,6 @@ fn unusable_numbers_are_refused() {
     refused(&|c| c.clusters = 41, "clusters is 41; expected at most 40");
     refused(&|c| (c.version, c.prototypes) = (2, 41), "prototypes is 41; expected at most 40");
     refused(&|c| c.components = 0, "components is 0");
-    refused(&|c| c.iterations = 0, "iterations is 0");
     refused(&|c| c.heads = -1, "heads is -1");
     assert!(finite(Tensor::from_slice(&[1f32, f32::NAN])).expect_err("a refusal").to_string().contains("not finite"));
 }

@@ -149,6 +149,7 @@ impl Define for SimClr {
 
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let (a, b) = given.pair()?;
+        ensure!(a.size()[0] >= 2, "`a` and `b` have one row; expected at least 2, since negatives are other rows");
         let n = config.negatives;
         ensure!(n == 0, "negatives is {n}; expected 0: which ones are chosen depends on the images of a run");
         let (positive, negatives) = pairs(&similarities(&Tensor::cat(&[a, b], 0), config.normalise));

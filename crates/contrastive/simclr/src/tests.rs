@@ -323,4 +323,7 @@ fn unusable_numbers_are_refused() {
     let given = Given::new(["a", "b"].map(|name| (name.to_string(), x.shallow_clone())));
     let refused = SimClr::objective(&Config { negatives: 2, ..small() }, &given).expect_err("a refusal").to_string();
     assert!(refused.starts_with("negatives is 2"), "{refused}");
+    let given = Given::new(["a", "b"].map(|name| (name.to_string(), x.narrow(0, 0, 1))));
+    let refused = SimClr::objective(&small(), &given).expect_err("a refusal").to_string();
+    assert!(refused.starts_with("`a` and `b` have one row"), "{refused}");
 }

@@ -418,4 +418,7 @@ fn unusable_numbers_are_refused() {
     refused(Config { queue_from: -1.0, ..Config::default() }, "queue_from is -1");
     refused(Config { freeze_epochs: f64::NAN, ..Config::default() }, "freeze_epochs is NaN");
     refused(Config { small_crops: 65, ..Config::default() }, "small_crops is 65");
+    let given = Given::new(["a", "b"].map(|name| (name.to_string(), matrix(0.2, 1, 4))));
+    let error = SwAv::objective(&Config::default(), &given).expect_err("a refusal").to_string();
+    assert!(error.starts_with("`a` and `b` have one row"), "{error}");
 }

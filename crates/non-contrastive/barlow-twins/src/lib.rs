@@ -154,6 +154,7 @@ impl Define for BarlowTwins {
     /// Without `scale`, as in the authors' code.
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let (a, b) = given.pair()?;
+        ensure!(a.size()[0] >= 2, "`a` and `b` have one row; expected at least 2, since one has no correlation");
         Ok(barlow_twins(a, b, config))
     }
 }

@@ -240,6 +240,9 @@ fn the_projector_is_as_deep_as_asked_and_unusable_numbers_are_refused() {
         let refused = BarlowTwins::check(&config).expect_err("a refusal").to_string();
         assert!(refused.starts_with(start), "{refused}");
     }
+    let given = Given::new(["a", "b"].map(|name| (name.to_string(), matrix(0.2, 1, 3))));
+    let refused = BarlowTwins::objective(&small(), &given).expect_err("a refusal").to_string();
+    assert!(refused.starts_with("`a` and `b` have one row"), "{refused}");
     let store = Store::new(0, Device::Cpu);
     let method = setup(&store, small());
     let x = &batch(4).views[0].x;

@@ -154,6 +154,10 @@ impl Define for Byol {
     /// them too, without a gradient.
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let (a, b) = given.pair()?;
+        ensure!(
+            a.size()[0] >= 2 || config.negatives == 0.0,
+            "`a` and `b` have one row; expected at least 2 with `negatives`, which are other rows"
+        );
         let targets = ["target_a", "target_b"];
         let z = if targets.iter().any(|name| given.optional(name).is_some()) {
             let [z_a, z_b] = targets.map(|name| {

@@ -130,6 +130,11 @@ fn the_loss_of_given_tensors_takes_targets_where_there_are_some_and_stops_their_
     close(number(&(stopped * 2.0 - whole).norm()), 0.0);
     let refused = |tensors: &[(&str, &Tensor)]| objective(&config, tensors).expect_err("a refusal").to_string();
     assert!(refused(&all[..3]).contains("`target_b`"));
+    let [one, other] = [p_a.narrow(0, 0, 1), p_b.narrow(0, 0, 1)];
+    let alone = Config { negatives: 1.0, ..config.clone() };
+    let error = objective(&alone, &[("a", &one), ("b", &other)]).expect_err("a refusal").to_string();
+    assert!(error.starts_with("`a` and `b` have one row"), "{error}");
+    drop(objective(&config, &[("a", &one), ("b", &other)]).expect("a cosine needs one row"));
     let short = matrix(0.4, 3, 3);
     let uneven = refused(&[("a", &p_a), ("b", &p_b), ("target_a", &short), ("target_b", &z_b)]);
     assert!(uneven.starts_with("`target_a` is [3, 3]; expected [4, 3]"), "{uneven}");
@@ -254,13 +259,25 @@ fn the_targets_statistics_are_its_own() {
 }
 
 #[test]
-fn it_runs_without_a_predictor_and_refuses_unusable_rates() {
+fn without_a_predictor_the_projections_are_the_predictions() {
     let store = Store::new(0, Device::Cpu);
     let bare = Config { hidden: 32, output: 8, predictor: false, ..Config::default() };
-    let mut method = setup_with(&store, bare);
-    assert!(number(&method.loss(&batch(4), AT).total).is_finite());
-    assert_eq!(method.embedding(&batch(2).views[0].x).expect("an embedding").size(), [2, 8]);
-    assert_eq!(method.features(&batch(2).views[0].x, false).size(), [2, 128]);
+    let mut method = setup_with(&store, bare.clone());
+    assert!(store.variables().iter().all(|v| !v.name.contains("predictor")));
+    let batch = batch(4);
+    let v = [&batch.views[0].x, &batch.views[1].x];
+    let z = v.map(|v| method.online.project(v, true));
+    assert_eq!(method.predict(&z[0]), z[0]);
+    // The target is still equal to the online network, and training does not read running statistics.
+    let targets = [z[0].detach(), z[1].detach()];
+    let expected = number(&both_directions(&z, &targets, &bare));
+    assert_eq!(number(&method.loss(&batch, AT).total), expected);
+    assert_eq!(method.embedding(&batch.views[0].x).expect("an embedding").size(), [4, 8]);
+    assert_eq!(method.features(&batch.views[0].x, false).size(), [4, 128]);
+}
+
+#[test]
+fn unusable_numbers_are_refused() {
     for tau in [-0.1, 1.1, f64::NAN] {
         let refused = Byol::check(&Config { tau, ..Config::default() }).expect_err("a refusal").to_string();
         assert!(refused.starts_with("tau is"), "{refused}");
