@@ -7,6 +7,7 @@
 pub mod batched;
 pub mod cpu;
 mod draw;
+mod tables;
 pub mod views;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The target network that follows the online one as a moving average of its weights.
 
-use crate::store::{Role, Store, assign};
+use crate::store::{Path, Role, Store, assign};
 use anyhow::{Context, Result, ensure};
 use std::collections::HashMap;
 use tch::Tensor;
@@ -61,6 +61,15 @@ impl Ema {
         Ok(Ema { online, target })
     }
 
+    /// Of encoder and projector below `path` and below `target` there ([`crate::head::Network`] in both places).
+    ///
+    /// # Errors
+    /// As [`Ema::new`].
+    pub fn of_network(path: &Path, target: &str) -> Result<[Ema; 2]> {
+        let average = |part: &str| Ema::new(path.store(), (path / part).name(), (path / target / part).name());
+        Ok([average("encoder")?, average("projector")?])
+    }
+
     /// target <- tau target + (1 - tau) online.
     ///
     /// # Panics
@@ -75,7 +84,7 @@ impl Ema {
 mod tests {
     use super::*;
     use crate::layer::{BatchNorm, Conv2d, Linear};
-    use crate::store::{Init, Path};
+    use crate::store::Init;
     use tch::{Device, no_grad};
 
     fn network(path: &Path) {

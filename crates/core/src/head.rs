@@ -1,8 +1,11 @@
-//! Heads that two or more methods put on an encoder.
+//! Heads that two or more methods put on an encoder, and the network that both make.
 
+use crate::encoder::Encoder;
 use crate::layer::{BatchNorm, Linear};
+use crate::method::Setup;
 use crate::precision;
 use crate::store::Path;
+use anyhow::Result;
 use tch::{Kind, Tensor};
 
 /// Linear layers with ReLU between them: the projector and the predictor of the joint-embedding methods.
@@ -61,11 +64,82 @@ impl Mlp {
     }
 }
 
+/// What a view passes through in the joint-embedding methods: an encoder, h = f(x), and a projector, z = g(h).
+pub struct Network {
+    pub encoder: Box<dyn Encoder>,
+    /// None: z = h.
+    pub projector: Option<Mlp>,
+}
+
+impl Network {
+    /// Builds the run's encoder at `encoder` below `path` and a projector at `projector`, with these widths behind the
+    /// encoder's; without any there is none.
+    ///
+    /// # Errors
+    /// If the encoder cannot read what the data hold.
+    pub fn new(path: &Path, setup: &Setup, widths: &[i64], style: MlpStyle) -> Result<Network> {
+        let encoder = setup.build_encoder(&(path / "encoder"))?;
+        let widths = [&[encoder.dim()], widths].concat();
+        let projector = (widths.len() > 1).then(|| Mlp::new(&(path / "projector"), &widths, style));
+        Ok(Network { encoder, projector })
+    }
+
+    /// The same, its projector [`Mlp::with_final_norm`].
+    ///
+    /// # Errors
+    /// As [`Network::new`].
+    pub fn with_final_norm(path: &Path, setup: &Setup, widths: &[i64], style: MlpStyle) -> Result<Network> {
+        let encoder = setup.build_encoder(&(path / "encoder"))?;
+        let widths = [&[encoder.dim()], widths].concat();
+        let projector = Some(Mlp::with_final_norm(&(path / "projector"), &widths, style));
+        Ok(Network { encoder, projector })
+    }
+
+    /// g(h), [B, E] -> [B, D].
+    pub fn head(&self, h: &Tensor, train: bool) -> Tensor {
+        self.projector.as_ref().map_or_else(|| h.shallow_clone(), |g| g.forward(h, train))
+    }
+
+    /// g(f(x)), [B, ..] -> [B, D].
+    pub fn project(&self, x: &Tensor, train: bool) -> Tensor {
+        self.head(&self.encoder.forward(x, train), train)
+    }
+}
+
+/// The widths behind the input's of an MLP of so many linear layers.
+pub fn widths(layers: usize, hidden: i64, output: i64) -> Vec<i64> {
+    let mut widths = vec![hidden; layers];
+    widths.iter_mut().last().into_iter().for_each(|last| *last = output);
+    widths
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::Store;
     use tch::Device;
+
+    #[test]
+    fn widths_end_with_the_output() {
+        assert_eq!([0, 1, 3].map(|layers| widths(layers, 5, 2)), [vec![], vec![2], vec![5, 5, 2]]);
+    }
+
+    #[test]
+    fn a_network_without_widths_has_no_projector() {
+        use crate::golden::{IMAGE, setup, views};
+        let style = MlpStyle { norm: true, hidden_bias: false, last_bias: true };
+        let store = Store::new(0, Device::Cpu);
+        let setup = setup(&store, "convnet-tiny", 4);
+        let x = &views(4, &[0.1])[0].x;
+        assert_eq!(x.size(), [4, IMAGE.channels, IMAGE.size, IMAGE.size]);
+        let bare = Network::new(&(store.root() / "bare"), &setup, &[], style).expect("a network");
+        assert_eq!(bare.project(x, false), bare.encoder.forward(x, false));
+        assert!(store.below("bare.projector").is_empty());
+        let network = Network::new(&(store.root() / "whole"), &setup, &[6, 3], style).expect("a network");
+        let z = network.project(x, false);
+        assert_eq!((z.size(), store.below("whole.projector").is_empty()), (vec![4, 3], false));
+        assert_eq!(z, network.head(&network.encoder.forward(x, false), false));
+    }
 
     #[test]
     fn a_final_norm_centres_and_scales_each_column_and_learns_nothing() {

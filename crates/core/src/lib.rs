@@ -12,6 +12,7 @@ pub mod data;
 pub mod decoder;
 pub mod ema;
 pub mod encoder;
+pub mod golden;
 pub mod head;
 pub mod layer;
 pub mod loss;

@@ -121,7 +121,10 @@ mod tests {
                     // A similarity over t is rounded by 6e-8 / t, and so are its exponentials, of themselves; a loss of
                     // up to 2 / t and slopes of up to 1 / t are sums of about ten such numbers.
                     let rounding = 10.0 * 6e-8 / temperature;
-                    assert!((single - double).abs() <= rounding * double.max(1.0), "{temperature} {rate}: {single} {double}");
+                    assert!(
+                        (single - double).abs() <= rounding * double.max(1.0),
+                        "{temperature} {rate}: {single} {double}"
+                    );
                     for (slope, exact) in slopes.iter().zip(&exact) {
                         let away = (slope - exact).abs().max().double_value(&[]);
                         assert!(away <= rounding / temperature, "{temperature} {rate}: {away}");

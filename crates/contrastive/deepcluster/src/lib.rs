@@ -32,8 +32,8 @@
 //! 6. Initial centroids are rows drawn from the whole training set. The second code draws them on one of its processes.
 
 use anyhow::{Result, ensure};
+use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::Plain;
-use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
 use selfsup_core::check::{above_zero, at_least_one};
 use selfsup_core::cluster::{Empty, KMeans, Metric, nmi, sizes};
 use selfsup_core::encoder::Encoder;
@@ -131,15 +131,7 @@ impl Method for DeepCluster {
 
     /// Version 1: crop and flip (the first paper's code). Version 2: two crops and SimCLR's colours (the second's).
     fn views(&self) -> Vec<Recipe> {
-        let crop = Some(Crop { scale: [0.08, 1.0], ratio: [0.75, 1.3333333333333333] });
-        let plain = Recipe { crop, flip: 0.5, ..Recipe::default() };
-        let coloured = Recipe {
-            jitter: Some(Jitter { brightness: 0.8, contrast: 0.8, saturation: 0.8, hue: 0.2, p: 0.8 }),
-            grey: 0.2,
-            blur: Some(Blur { p: 0.5, sigma: [0.1, 2.0] }),
-            ..plain.clone()
-        };
-        if self.config.version == 1 { vec![plain] } else { vec![coloured.clone(), coloured] }
+        if self.config.version == 1 { vec![Recipe::crop_and_flip(0.08)] } else { vec![Recipe::simclr(); 2] }
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {

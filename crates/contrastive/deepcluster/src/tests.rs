@@ -4,24 +4,10 @@
 use super::*;
 use selfsup_core::Device;
 use selfsup_core::data::{Image, Images, Normalisation};
+use selfsup_core::golden::{against_golden, close, given, leaf, matrix, number};
 use selfsup_core::method::{ImageShape, Shape};
 use selfsup_core::store::Store;
 use std::collections::BTreeSet;
-
-/// `matrix` of golden.py: sin(1.3 m^2 + phase).
-fn matrix(phase: f64, n: i64, d: i64) -> Tensor {
-    let values: Vec<f64> = (0..n * d).map(|m| (1.3 * (m * m) as f64 + phase).sin()).collect();
-    Tensor::from_slice(&values).view([n, d])
-}
-
-fn number(x: &Tensor) -> f64 {
-    x.double_value(&[])
-}
-
-/// Differs by rounding in f64 alone.
-fn close(actual: f64, expected: f64) {
-    assert!((actual - expected).abs() < 1e-9 * expected.abs().max(1.0), "{actual} is not {expected}");
-}
 
 /// Differs by rounding in f32: a few operations on numbers of about 1, each rounded to 6e-8.
 fn close32(actual: f64, expected: f64) {
@@ -112,16 +98,12 @@ fn losses_and_gradients_are_those_of_the_formula_as_written() {
     (0.1, 32, 16, 9.43828030739, [3.419095966795e-05, -2.117680980904e-01, 2.065512474724e-09, 1.967504822520e+00]),
     ];
     for (temperature, n, k, expected, gradient) in golden {
-        let a = matrix(0.2, n, k).set_requires_grad(true);
+        let a = leaf(0.2, n, k);
         let labels: Vec<i64> = (0..n).map(|i| (i * i + 1) % k).collect();
-        let given = [("a".into(), a.shallow_clone()), ("labels".into(), Tensor::from_slice(&labels))];
+        let given = given(&[("a", &a), ("labels", &Tensor::from_slice(&labels))]);
         let version = if temperature == 1.0 { 1 } else { 2 };
-        let loss =
-            DeepCluster::objective(&Config { version, ..Config::default() }, &Given::new(given)).expect("a loss");
-        close(number(&loss), expected);
-        let found = Tensor::run_backward(&[&loss], &[&a], false, false).remove(0);
-        (0..3).for_each(|i| close(found.flatten(0, 1).double_value(&[i]), gradient[i as usize]));
-        close(number(&found.norm()), gradient[3]);
+        let loss = DeepCluster::objective(&Config { version, ..Config::default() }, &given).expect("a loss");
+        against_golden(&loss, [&a], expected, [gradient]);
     }
 }
 

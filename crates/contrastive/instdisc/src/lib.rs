@@ -26,10 +26,9 @@
 //! 5. In a view the flip comes before colour, and grey after jitter; the authors' code for ImageNet has the reverse.
 
 use anyhow::{Result, ensure};
-use selfsup_core::augment::{Crop, Jitter, Recipe};
+use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one, share};
-use selfsup_core::encoder::Encoder;
-use selfsup_core::head::{Mlp, MlpStyle};
+use selfsup_core::head::{MlpStyle, Network};
 use selfsup_core::loss::cross_entropy;
 use selfsup_core::memory::Bank;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
@@ -62,8 +61,7 @@ impl Default for Config {
 
 pub struct InstDisc {
     config: Config,
-    encoder: Box<dyn Encoder>,
-    projector: Mlp,
+    network: Network,
     bank: Bank,
     /// log Z, a scalar, and before it whether it is known: [2]. None for the full softmax.
     log_z: Option<Tensor>,
@@ -72,7 +70,7 @@ pub struct InstDisc {
 
 impl Method for InstDisc {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let v = normalise(&self.projector.forward(&self.encoder.forward(&batch.views[0].x, true), true)); // [B, D]
+        let v = normalise(&self.network.project(&batch.views[0].x, true)); // [B, D]
         let (i, t) = (batch.places(), self.config.temperature);
         let loss = if let Some(known) = &self.log_z {
             let s = scores(&v, |places| self.bank.at(places), &i, &self.negatives(batch), t); // [B, 1 + m]
@@ -92,21 +90,15 @@ impl Method for InstDisc {
 
     /// The authors' code for ImageNet.
     fn views(&self) -> Vec<Recipe> {
-        vec![Recipe {
-            crop: Some(Crop { scale: [0.2, 1.0], ratio: [0.75, 1.3333333333333333] }),
-            flip: 0.5,
-            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.4, p: 1.0 }),
-            grey: 0.2,
-            ..Recipe::default()
-        }]
+        vec![Recipe::moco_v1()]
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
-        self.encoder.forward(x, train)
+        self.network.encoder.forward(x, train)
     }
 
     fn embedding(&self, x: &Tensor) -> Option<Tensor> {
-        Some(self.projector.forward(&self.encoder.forward(x, false), false))
+        Some(self.network.project(x, false))
     }
 }
 
@@ -126,12 +118,11 @@ impl Define for InstDisc {
 
     fn new(config: Config, setup: &Setup) -> Result<InstDisc> {
         let path = &setup.path;
-        let encoder = setup.build_encoder(&(path / "encoder"))?;
         let style = MlpStyle { norm: false, hidden_bias: true, last_bias: true };
-        let projector = Mlp::new(&(path / "projector"), &[encoder.dim(), config.output], style);
+        let network = Network::new(path, setup, &[config.output], style)?;
         let bank = Bank::new(path, "bank", setup.samples, config.output);
         let log_z = (config.negatives > 0).then(|| path.variable("log_z", &[2], Role::Buffer, Init::Const(0.0)));
-        Ok(InstDisc { config, encoder, projector, bank, log_z, samples: setup.samples })
+        Ok(InstDisc { config, network, bank, log_z, samples: setup.samples })
     }
 
     const INPUTS: &'static [&'static str] = &["a", "bank", "index", "negatives"];

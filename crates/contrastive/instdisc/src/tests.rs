@@ -1,15 +1,9 @@
 //! The full softmax and NCE against PyTorch (`tests/golden.py`), closed forms, and what the store remembers.
 
 use super::*;
-use selfsup_core::method::{ImageShape, Shape, View};
+use selfsup_core::golden::{self, AT, against_golden, close, leaf, matrix, number};
 use selfsup_core::store::Store;
 use selfsup_core::{Device, no_grad};
-
-/// `matrix` of golden.py: sin(1.3 m^2 + phase).
-fn matrix(phase: f64, n: i64, d: i64) -> Tensor {
-    let values: Vec<f64> = (0..n * d).map(|m| (1.3 * (m * m) as f64 + phase).sin()).collect();
-    Tensor::from_slice(&values).view([n, d]).set_requires_grad(true)
-}
 
 /// `index` of golden.py.
 fn index(b: i64, n: i64) -> Tensor {
@@ -19,15 +13,6 @@ fn index(b: i64, n: i64) -> Tensor {
 /// `negatives` of golden.py.
 fn negatives(b: i64, m: i64, n: i64) -> Tensor {
     Tensor::from_slice(&(0..b * m).map(|i| (5 * i * i + 2 * i) % n).collect::<Vec<i64>>()).view([b, m])
-}
-
-fn number(x: &Tensor) -> f64 {
-    x.double_value(&[])
-}
-
-/// Differs by rounding in f64 alone.
-fn close(actual: f64, expected: f64) {
-    assert!((actual - expected).abs() < 1e-9 * expected.abs().max(1.0), "{actual} is not {expected}");
 }
 
 /// Differs by rounding in f32, of numbers of about 1.
@@ -44,24 +29,18 @@ fn objective(t: f64, a: &Tensor, bank: &Tensor, i: &Tensor, j: Option<&Tensor>) 
 const N: usize = 12;
 
 fn build(store: &Store, negatives: usize) -> InstDisc {
-    let image = ImageShape { channels: 3, size: 16 };
-    let encoder = "convnet-tiny".parse().expect("a name");
     let config = Config { negatives, output: 8, ..Config::default() };
-    InstDisc::new(config, &Setup::new(store.root(), encoder, Shape::Image(image), N)).expect("a method")
+    InstDisc::new(config, &golden::setup(store, "convnet-tiny", N)).expect("a method")
 }
 
 fn batch(epoch: u64) -> Batch {
-    let x = matrix(0.1, 4, 3 * 16 * 16).detach().to_kind(Kind::Float);
-    let view = View { x: x.view([4, 3, 16, 16]), params: Tensor::zeros([4, 12], (Kind::Float, Device::Cpu)) };
-    Batch::new(vec![view], vec![5, 0, 11, 3], 0, epoch)
+    Batch::new(golden::views(4, &[0.1]), vec![5, 0, 11, 3], 0, epoch)
 }
 
 /// v of a batch, with the statistics of the batch.
 fn embeddings(method: &InstDisc, batch: &Batch) -> Tensor {
-    no_grad(|| method.projector.forward(&method.encoder.forward(&batch.views[0].x, true), true))
+    no_grad(|| method.network.project(&batch.views[0].x, true))
 }
-
-const AT: Progress = Progress { step: 0, steps: 10, epoch: 0, epochs: 1 };
 
 #[test]
 fn losses_and_gradients_are_those_of_pytorch() {
@@ -75,14 +54,10 @@ fn losses_and_gradients_are_those_of_pytorch() {
     (32, 16, 100, 64, 0.07, 21.4723256473, [8.743466810088e-02, 3.126627259740e-02, -2.863947319228e-02, 1.223196874395e+00]),
     ];
     for (row, (b, d, n, m, t, expected, gradient)) in golden.into_iter().enumerate() {
-        let (a, bank) = (matrix(0.2, b, d), matrix(0.5, n, d).detach() / 2.0);
+        let (a, bank) = (leaf(0.2, b, d), matrix(0.5, n, d) / 2.0);
         let negatives = (row % 2 == 1).then(|| negatives(b, m, n)); // the softmax and NCE in turn
         let loss = objective(t, &a, &bank, &index(b, n), negatives.as_ref()).expect("a loss");
-        close(number(&loss), expected);
-        loss.backward();
-        let flat = a.grad().flatten(0, 1);
-        (0..3).for_each(|i| close(flat.double_value(&[i]), gradient[i as usize]));
-        close(number(&a.grad().norm()), gradient[3]);
+        against_golden(&loss, [&a], expected, [gradient]);
     }
 }
 
@@ -117,7 +92,7 @@ fn closed_forms() {
 
 #[test]
 fn small_temperatures_stay_finite() {
-    let (a, bank) = (matrix(0.2, 4, 3).detach().to_kind(Kind::Float), matrix(0.5, 6, 3).detach().to_kind(Kind::Float));
+    let (a, bank) = (matrix(0.2, 4, 3).to_kind(Kind::Float), matrix(0.5, 6, 3).to_kind(Kind::Float));
     let a = a.set_requires_grad(true);
     for negatives in [None, Some(negatives(4, 5, 6))] {
         let loss = objective(1e-3, &a, &bank, &index(4, 6), negatives.as_ref()).expect("a loss");
@@ -223,7 +198,7 @@ fn unusable_numbers_are_refused() {
     }
     assert!(refused(Config { tau: 1.5, ..Config::default() }).starts_with("tau is 1.5"));
     assert!(refused(Config { output: 0, ..Config::default() }).starts_with("output is 0"));
-    let (a, bank) = (matrix(0.2, 4, 3), matrix(0.5, 6, 3));
+    let (a, bank) = (leaf(0.2, 4, 3), leaf(0.5, 6, 3));
     let says = |i: &Tensor, j: Option<&Tensor>, words: &str| {
         let error = objective(0.1, &a, &bank, i, j).expect_err("a refusal").to_string();
         assert!(error.contains(words), "{error}");

@@ -30,19 +30,17 @@
 //!    half of the mean size: a small data set can keep many clusters.
 
 use anyhow::{Result, ensure};
+use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::Plain;
-use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
 use selfsup_core::check::{above_zero, at_least_one, share};
 use selfsup_core::ema::Ema;
-use selfsup_core::encoder::Encoder;
-use selfsup_core::head::{Mlp, MlpStyle};
+use selfsup_core::head::{MlpStyle, Network};
 use selfsup_core::loss::info_nce;
 use selfsup_core::memory::Queue;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
 use selfsup_core::rng::Purpose;
-use selfsup_core::store::Path;
 use selfsup_core::tensor::normalise;
 use selfsup_core::{Kind, Tensor, no_grad};
 
@@ -50,12 +48,6 @@ mod clusters;
 mod config;
 use clusters::Clusters;
 pub use config::{Config, Sampling};
-
-/// f or f_k.
-struct Network {
-    encoder: Box<dyn Encoder>,
-    projector: Mlp,
-}
 
 pub struct InterClr {
     config: Config,
@@ -111,15 +103,7 @@ impl Method for InterClr {
 
     /// MoCo v2's.
     fn views(&self) -> Vec<Recipe> {
-        let view = Recipe {
-            crop: Some(Crop { scale: [0.2, 1.0], ratio: [0.75, 1.3333333333333333] }),
-            flip: 0.5,
-            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 0.8 }),
-            grey: 0.2,
-            blur: Some(Blur { p: 0.5, sigma: [0.1, 2.0] }),
-            ..Recipe::default()
-        };
-        vec![view.clone(), view]
+        vec![Recipe::moco_v2(); 2]
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
@@ -158,12 +142,11 @@ impl Define for InterClr {
     fn new(config: Config, setup: &Setup) -> Result<InterClr> {
         let (k, n, path) = (config.clusters, setup.samples, &setup.path);
         ensure!(k <= n as i64, "clusters is {k}; expected at most {n}, the number of training images");
-        let query = Network::new(path, &config, setup)?;
-        let key = Network::new(&(path / "key").frozen(), &config, setup)?;
-        let average = |part: &str| {
-            Ema::new(path.store(), (path / part).name(), (path / "key" / part).name()) // sets xi = theta
-        };
-        let averages = [average("encoder")?, average("projector")?];
+        let (widths, style) =
+            ([config.hidden, config.output], MlpStyle { norm: false, hidden_bias: true, last_bias: true });
+        let query = Network::new(path, setup, &widths, style)?;
+        let key = Network::new(&(path / "key").frozen(), setup, &widths, style)?;
+        let averages = Ema::of_network(path, "key")?; // sets xi = theta
         let queue = Queue::new(path, "queue", config.queue, config.output);
         let clusters = Clusters::new(path, n, config.output, k, config.min_size);
         Ok(InterClr { config, query, key, averages, queue, clusters })
@@ -188,20 +171,6 @@ impl Define for InterClr {
         ensure!(rows % n == 0, "`negatives` has {rows} rows; expected as many for each of the {n} rows of `a`");
         let s = dot(&q.unsqueeze(1), &negatives.view([n, -1, a.size()[1]])); // [N, M]
         Ok((1.0 - w) * intra + w * inter_loss(&dot(&q, positive), &s, config.margin, tau))
-    }
-}
-
-impl Network {
-    fn new(path: &Path, config: &Config, setup: &Setup) -> Result<Network> {
-        let encoder = setup.build_encoder(&(path / "encoder"))?;
-        let style = MlpStyle { norm: false, hidden_bias: true, last_bias: true };
-        let widths = [encoder.dim(), config.hidden, config.output];
-        Ok(Network { encoder, projector: Mlp::new(&(path / "projector"), &widths, style) })
-    }
-
-    /// [B, C, S, S] -> [B, D].
-    fn project(&self, x: &Tensor, train: bool) -> Tensor {
-        self.projector.forward(&self.encoder.forward(x, train), train)
     }
 }
 

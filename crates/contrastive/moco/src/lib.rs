@@ -29,18 +29,16 @@
 //! 5. In a view the flip comes before colour, and v1's grey after jitter; the authors' code has the reverse.
 
 use anyhow::{Result, ensure};
-use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
+use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one, share};
 use selfsup_core::ema::Ema;
-use selfsup_core::encoder::Encoder;
-use selfsup_core::head::{Mlp, MlpStyle};
+use selfsup_core::head::{MlpStyle, Network, widths};
 use selfsup_core::loss::info_nce;
 use selfsup_core::memory::Queue;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::{Progress, cosine};
 use selfsup_core::rng::Purpose;
-use selfsup_core::store::Path;
 use selfsup_core::tensor::normalise;
 use selfsup_core::{Kind, Tensor, no_grad};
 use serde::{Deserialize, Serialize};
@@ -84,12 +82,6 @@ impl Default for Config {
     }
 }
 
-/// f_q or f_k.
-struct Network {
-    encoder: Box<dyn Encoder>,
-    projector: Mlp,
-}
-
 pub struct MoCo {
     config: Config,
     query: Network,
@@ -122,17 +114,7 @@ impl Method for MoCo {
 
     /// v2's, in the authors' code; a linear head has v1's, which are stronger in hue and have no blur.
     fn views(&self) -> Vec<Recipe> {
-        let v1 = self.config.hidden == 0;
-        let (hue, p) = if v1 { (0.4, 1.0) } else { (0.1, 0.8) };
-        let view = Recipe {
-            crop: Some(Crop { scale: [0.2, 1.0], ratio: [0.75, 1.3333333333333333] }),
-            flip: 0.5,
-            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue, p }),
-            grey: 0.2,
-            blur: (!v1).then_some(Blur { p: 0.5, sigma: [0.1, 2.0] }),
-            ..Recipe::default()
-        };
-        vec![view.clone(), view]
+        vec![if self.config.hidden == 0 { Recipe::moco_v1() } else { Recipe::moco_v2() }; 2]
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
@@ -164,12 +146,12 @@ impl Define for MoCo {
 
     fn new(config: Config, setup: &Setup) -> Result<MoCo> {
         let path = &setup.path;
-        let query = Network::new(path, &config, setup)?;
-        let key = Network::new(&(path / "key").frozen(), &config, setup)?;
-        let average = |part: &str| {
-            Ema::new(path.store(), (path / part).name(), (path / "key" / part).name()) // sets f_k = f_q
-        };
-        let averages = [average("encoder")?, average("projector")?];
+        let Config { hidden, output, .. } = config;
+        let widths = widths(if hidden > 0 { 2 } else { 1 }, hidden, output);
+        let style = MlpStyle { norm: false, hidden_bias: true, last_bias: true };
+        let query = Network::new(path, setup, &widths, style)?;
+        let key = Network::new(&(path / "key").frozen(), setup, &widths, style)?;
+        let averages = Ema::of_network(path, "key")?; // sets f_k = f_q
         let names = if config.symmetric { &["queue", "queue_swapped"][..] } else { &["queue"] };
         let queues = names.iter().map(|name| Queue::new(path, name, config.queue, config.output)).collect();
         Ok(MoCo { config, query, key, averages, queues })
@@ -183,21 +165,6 @@ impl Define for MoCo {
         let (a, b) = given.pair()?;
         let (l_pos, l_neg) = similarities(&normalise(a), &normalise(&b.detach()), given.rows_as_wide("queue", a)?);
         Ok(info_nce(&l_pos, &l_neg, config.temperature))
-    }
-}
-
-impl Network {
-    fn new(path: &Path, config: &Config, setup: &Setup) -> Result<Network> {
-        let encoder = setup.build_encoder(&(path / "encoder"))?;
-        let mut widths = vec![encoder.dim(), config.hidden, config.output];
-        widths.retain(|&width| width > 0);
-        let style = MlpStyle { norm: false, hidden_bias: true, last_bias: true };
-        Ok(Network { encoder, projector: Mlp::new(&(path / "projector"), &widths, style) })
-    }
-
-    /// [B, C, S, S] -> [B, E].
-    fn project(&self, x: &Tensor, train: bool) -> Tensor {
-        self.projector.forward(&self.encoder.forward(x, train), train)
     }
 }
 

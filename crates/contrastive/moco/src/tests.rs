@@ -3,23 +3,8 @@
 
 use super::*;
 use selfsup_core::Device;
-use selfsup_core::method::{ImageShape, Shape, View};
+use selfsup_core::golden::{self, AT, close, fill, fixed, given, gradient_is, leaf, matrix, number};
 use selfsup_core::store::Store;
-
-/// `matrix` of golden.py: sin(1.3 m^2 + phase).
-fn matrix(phase: f64, n: i64, d: i64) -> Tensor {
-    let values: Vec<f64> = (0..n * d).map(|m| (1.3 * (m * m) as f64 + phase).sin()).collect();
-    Tensor::from_slice(&values).view([n, d]).set_requires_grad(true)
-}
-
-fn number(x: &Tensor) -> f64 {
-    x.double_value(&[])
-}
-
-/// Differs by rounding in f64 alone.
-fn close(actual: f64, expected: f64) {
-    assert!((actual - expected).abs() < 1e-9 * expected.abs().max(1.0), "{actual} is not {expected}");
-}
 
 /// The same images through a network in other company: sums of the same f32 in another order, at a depth of a few
 /// layers, on unit rows.
@@ -32,8 +17,7 @@ fn distance(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 fn objective(config: &Config, a: &Tensor, b: &Tensor, queue: &Tensor) -> Result<Tensor> {
-    let tensors = [("a", a), ("b", b), ("queue", queue)].map(|(name, x)| (name.to_string(), x.shallow_clone()));
-    MoCo::objective(config, &Given::new(tensors))
+    MoCo::objective(config, &given(&[("a", a), ("b", b), ("queue", queue)]))
 }
 
 fn at(temperature: f64) -> Config {
@@ -45,21 +29,13 @@ fn small() -> Config {
 }
 
 fn build(store: &Store, config: Config) -> MoCo {
-    let image = ImageShape { channels: 3, size: 16 };
-    let encoder = "convnet-tiny".parse().expect("a name");
     MoCo::check(&config).expect("usable numbers");
-    MoCo::new(config, &Setup::new(store.root(), encoder, Shape::Image(image), 64)).expect("a method")
+    MoCo::new(config, &golden::setup(store, "convnet-tiny", 64)).expect("a method")
 }
 
 fn batch(n: usize, epoch: u64) -> Batch {
-    let view = |phase| {
-        let x = matrix(phase, n as i64, 3 * 16 * 16).detach().to_kind(Kind::Float);
-        View { x: x.view([n as i64, 3, 16, 16]), params: Tensor::zeros([n as i64, 12], (Kind::Float, Device::Cpu)) }
-    };
-    Batch::new(vec![view(0.1), view(0.2)], (0..n).collect(), 0, epoch)
+    Batch { epoch, ..golden::batch(n) }
 }
-
-const AT: Progress = Progress { step: 0, steps: 10, epoch: 0, epochs: 1 };
 
 #[test]
 fn loss_and_gradient_are_those_of_pytorch_and_lightly() {
@@ -70,25 +46,19 @@ fn loss_and_gradient_are_those_of_pytorch_and_lightly() {
     (32, 16, 100, 0.2, 2.23716459599, [-7.204546437730e-03, -2.309641795292e-03, -4.245619212942e-03, 1.661251868309e-01]),
     ];
     for (n, d, k, t, expected, gradient) in golden {
-        let (a, b, queue) = (matrix(0.2, n, d), matrix(0.9, n, d), normalise(&matrix(0.5, k, d).detach()));
+        let (a, b, queue) = (leaf(0.2, n, d), leaf(0.9, n, d), normalise(&matrix(0.5, k, d)));
         let loss = objective(&at(t), &a, &b, &queue).expect("a loss");
         close(number(&loss), expected);
         loss.backward();
-        let flat = a.grad().flatten(0, 1);
-        (0..3).for_each(|i| close(flat.double_value(&[i]), gradient[i as usize]));
-        close(number(&a.grad().norm()), gradient[3]);
+        gradient_is(&a.grad(), gradient);
         assert!(!b.grad().defined(), "keys get no gradient");
     }
 }
 
 #[test]
 fn the_fixed_input_gives_the_reference_values() {
-    let fill = |n: i64, f: &dyn Fn(f64) -> f64| {
-        let values: Vec<f64> = (0..3 * n).map(|m| f(m as f64)).collect();
-        Tensor::from_slice(&values).view([n, 3])
-    };
-    let (a, b) = (fill(4, &|m| (m + 1.0).sin()), fill(4, &|m| (2.0 * m + 1.0).cos()));
-    let queue = normalise(&fill(5, &|m| (0.5 * m + 2.0).sin()));
+    let (a, b) = fixed();
+    let queue = normalise(&fill(5, |m| (0.5 * m + 2.0).sin()));
     for (t, expected) in [(0.07, 14.270601), (0.2, 5.487980)] {
         let value = number(&objective(&at(t), &a, &b, &queue).expect("a loss"));
         assert!((value - expected).abs() < 6e-7, "{value} is not {expected}, which has six decimals");
@@ -116,12 +86,12 @@ fn closed_forms() {
 
 #[test]
 fn lengths_and_order_of_the_queue_change_nothing() {
-    let (a, b, queue) = (matrix(0.2, 6, 4), matrix(0.9, 6, 4), normalise(&matrix(0.5, 9, 4).detach()));
+    let (a, b, queue) = (leaf(0.2, 6, 4), leaf(0.9, 6, 4), normalise(&matrix(0.5, 9, 4)));
     let loss = |a: &Tensor, b: &Tensor, queue: &Tensor| number(&objective(&at(0.2), a, b, queue).expect("a loss"));
     let expected = loss(&a, &b, &queue);
     close(loss(&(&a * 3.0), &(&b * 0.1), &queue), expected);
     close(loss(&a, &b, &queue.flip([0])), expected);
-    let (q, _) = Tensor::linalg_qr(&matrix(0.5, 4, 4).detach(), "reduced");
+    let (q, _) = Tensor::linalg_qr(&matrix(0.5, 4, 4), "reduced");
     close(loss(&a.matmul(&q), &b.matmul(&q), &queue.matmul(&q)), expected);
     assert!((loss(&b, &a, &queue) - expected).abs() > 1e-3, "queries and keys are not interchangeable");
 }
@@ -229,7 +199,7 @@ fn the_order_of_the_keys_is_of_the_epoch() {
 fn groups_have_at_least_two_images() {
     let sizes = |n: i64, groups: i64| {
         let seen = std::cell::RefCell::new(Vec::new());
-        let x = matrix(0.1, n, 1).detach();
+        let x = matrix(0.1, n, 1);
         let y = in_groups(&x, groups, |part| {
             seen.borrow_mut().push(part.size()[0]);
             part.shallow_clone()
@@ -302,6 +272,6 @@ fn unusable_numbers_are_refused() {
     assert!(refused(Config { hidden: -1, ..small() }).starts_with("hidden is -1"));
     assert!(refused(Config { output: 0, ..small() }).starts_with("output is 0"));
     assert!(refused(Config { groups: 0, ..small() }).starts_with("groups is 0"));
-    let (a, wide) = (matrix(0.2, 2, 3), matrix(0.5, 4, 5));
+    let (a, wide) = (leaf(0.2, 2, 3), leaf(0.5, 4, 5));
     assert!(objective(&at(0.2), &a, &a, &wide).expect_err("a refusal").to_string().contains("5 columns"));
 }

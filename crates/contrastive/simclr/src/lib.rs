@@ -22,10 +22,9 @@
 //! 5. `negatives` (fewer of them) and `debias` are not the paper's; the defaults are.
 
 use anyhow::{Result, ensure};
-use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
+use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one};
-use selfsup_core::encoder::Encoder;
-use selfsup_core::head::{Mlp, MlpStyle};
+use selfsup_core::head::{MlpStyle, Network, widths};
 use selfsup_core::loss::{info_nce, info_nce_debiased};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
@@ -73,14 +72,13 @@ impl Default for Config {
 
 pub struct SimClr {
     config: Config,
-    encoder: Box<dyn Encoder>,
-    projector: Option<Mlp>,
+    network: Network,
 }
 
 impl Method for SimClr {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
         let x = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0); // [2N, C, S, S]
-        let z = self.project(&x, true); // [2N, D]
+        let z = self.network.project(&x, true); // [2N, D]
         let (positive, mut negatives) = pairs(&similarities(&z, self.config.normalise)); // [2N], [2N, 2N - 2]
         if self.config.negatives > 0 {
             negatives = negatives.gather(-1, &chosen(batch, self.config.negatives), false); // [2N, negatives]
@@ -91,23 +89,15 @@ impl Method for SimClr {
 
     /// Appendix A with strength 1.
     fn views(&self) -> Vec<Recipe> {
-        let view = Recipe {
-            crop: Some(Crop { scale: [0.08, 1.0], ratio: [0.75, 1.3333333333333333] }),
-            flip: 0.5,
-            jitter: Some(Jitter { brightness: 0.8, contrast: 0.8, saturation: 0.8, hue: 0.2, p: 0.8 }),
-            grey: 0.2,
-            blur: Some(Blur { p: 0.5, sigma: [0.1, 2.0] }),
-            ..Recipe::default()
-        };
-        vec![view.clone(), view]
+        vec![Recipe::simclr(); 2]
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
-        self.encoder.forward(x, train)
+        self.network.encoder.forward(x, train)
     }
 
     fn embedding(&self, x: &Tensor) -> Option<Tensor> {
-        Some(self.project(x, false))
+        Some(self.network.project(x, false))
     }
 }
 
@@ -134,15 +124,9 @@ impl Define for SimClr {
 
     fn new(config: Config, setup: &Setup) -> Result<SimClr> {
         let Config { layers, hidden, output, norm, .. } = config;
-        let encoder = setup.build_encoder(&(&setup.path / "encoder"))?;
-        let mut widths = vec![hidden; layers + 1];
-        widths[0] = encoder.dim();
         let style = MlpStyle { norm, hidden_bias: !norm, last_bias: !norm };
-        let projector = (layers > 0).then(|| {
-            widths[layers] = output;
-            Mlp::new(&(&setup.path / "projector"), &widths, style)
-        });
-        Ok(SimClr { config, encoder, projector })
+        let network = Network::new(&setup.path, setup, &widths(layers, hidden, output), style)?;
+        Ok(SimClr { config, network })
     }
 
     const INPUTS: &'static [&'static str] = &["a", "b"];
@@ -154,17 +138,6 @@ impl Define for SimClr {
         ensure!(n == 0, "negatives is {n}; expected 0: which ones are chosen depends on the images of a run");
         let (positive, negatives) = pairs(&similarities(&Tensor::cat(&[a, b], 0), config.normalise));
         Ok(nt_xent(&positive, &negatives, config))
-    }
-}
-
-impl SimClr {
-    /// z, [B, C, S, S] -> [B, D].
-    fn project(&self, x: &Tensor, train: bool) -> Tensor {
-        let h = self.encoder.forward(x, train);
-        match &self.projector {
-            Some(g) => g.forward(&h, train),
-            None => h,
-        }
     }
 }
 

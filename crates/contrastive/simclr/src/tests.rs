@@ -2,52 +2,12 @@
 
 use super::*;
 use selfsup_core::Device;
-use selfsup_core::method::{ImageShape, Shape, View};
+use selfsup_core::golden::{self, AT, against_golden, batch, close, close6, fixed, given, leaf, matrix, number};
 use selfsup_core::store::Store;
-
-/// `matrix` of golden.py: sin(1.3 m^2 + phase).
-fn matrix(phase: f64, n: i64, d: i64) -> Tensor {
-    let values: Vec<f64> = (0..n * d).map(|m| (1.3 * (m * m) as f64 + phase).sin()).collect();
-    Tensor::from_slice(&values).view([n, d]).set_requires_grad(true)
-}
-
-/// `fixed` of golden.py: sin(m + 1) and cos(2m + 1), 4 x 3.
-fn fixed() -> (Tensor, Tensor) {
-    let fill = |f: &dyn Fn(f64) -> f64| {
-        let values: Vec<f64> = (0..12).map(|m| f(f64::from(m))).collect();
-        Tensor::from_slice(&values).view([4, 3])
-    };
-    (fill(&|m| (m + 1.0).sin()), fill(&|m| (2.0 * m + 1.0).cos()))
-}
-
-fn number(x: &Tensor) -> f64 {
-    x.double_value(&[])
-}
-
-/// Differs by rounding in f64 alone.
-fn close(actual: f64, expected: f64) {
-    assert!((actual - expected).abs() < 1e-9 * expected.abs().max(1.0), "{actual} is not {expected}");
-}
-
-/// A golden value with six decimals.
-fn close6(actual: f64, expected: f64) {
-    assert!((actual - expected).abs() < 6e-7, "{actual} is not {expected}");
-}
-
-/// Loss and gradients against golden.py: the first three entries and the norm of each gradient.
-fn against_golden(loss: &Tensor, inputs: [&Tensor; 2], expected: f64, gradients: [[f64; 4]; 2]) {
-    close(number(loss), expected);
-    for (gradient, expected) in Tensor::run_backward(&[loss], &inputs, false, false).iter().zip(gradients) {
-        let flat = gradient.flatten(0, 1);
-        (0..3).for_each(|i| close(flat.double_value(&[i]), expected[i as usize]));
-        close(number(&gradient.norm()), expected[3]);
-    }
-}
 
 /// The loss of two views' embeddings, all negatives of the batch.
 fn between(a: &Tensor, b: &Tensor, config: &Config) -> Tensor {
-    let given = Given::new([("a", a), ("b", b)].map(|(name, x)| (name.to_string(), x.shallow_clone())));
-    SimClr::objective(config, &given).expect("a loss")
+    SimClr::objective(config, &given(&[("a", a), ("b", b)])).expect("a loss")
 }
 
 fn at(temperature: f64) -> Config {
@@ -55,9 +15,7 @@ fn at(temperature: f64) -> Config {
 }
 
 fn setup_with(store: &Store, config: Config) -> SimClr {
-    let image = ImageShape { channels: 3, size: 16 };
-    let encoder = "convnet-tiny".parse().expect("a name");
-    SimClr::new(config, &Setup::new(store.root(), encoder, Shape::Image(image), 8)).expect("a method")
+    SimClr::new(config, &golden::setup(store, "convnet-tiny", 8)).expect("a method")
 }
 
 fn small() -> Config {
@@ -68,16 +26,6 @@ fn setup(store: &Store) -> SimClr {
     setup_with(store, small())
 }
 
-fn batch(n: usize) -> Batch {
-    let view = |phase| {
-        let x = matrix(phase, n as i64, 3 * 16 * 16).detach().to_kind(Kind::Float);
-        View { x: x.view([n as i64, 3, 16, 16]), params: Tensor::zeros([n as i64, 12], (Kind::Float, Device::Cpu)) }
-    };
-    Batch::new(vec![view(0.1), view(0.2)], (0..n).collect(), 0, 0)
-}
-
-const AT: Progress = Progress { step: 0, steps: 10, epoch: 0, epochs: 1 };
-
 #[test]
 fn loss_and_gradients_are_those_of_lightly() {
     #[rustfmt::skip]
@@ -87,7 +35,7 @@ fn loss_and_gradients_are_those_of_lightly() {
     (32, 16, 1.36652907788, [[-7.578781507738e-03, 3.113868160439e-04, -3.809302230575e-03, 1.706761882247e-01], [6.171827812936e-03, -4.325134281250e-03, 1.000054534885e-02, 1.710525965136e-01]]),
     ];
     for ((n, d, loss, gradients), temperature) in golden.into_iter().zip([0.5, 0.1, 0.2]) {
-        let (a, b) = (matrix(0.2, n, d), matrix(0.9, n, d));
+        let (a, b) = (leaf(0.2, n, d), leaf(0.9, n, d));
         against_golden(&between(&a, &b, &at(temperature)), [&a, &b], loss, gradients);
     }
 }
@@ -101,7 +49,7 @@ fn without_l2_norm_loss_and_gradients_are_those_of_a_loop_over_rows() {
     (32, 16, 3.57930947986, [[-2.214775488776e-03, -2.357105796455e-03, 1.139448080210e-03, 4.676213249636e-02], [-3.655123376470e-04, -2.933498789185e-03, 2.985545466309e-03, 4.803763082102e-02]]),
     ];
     for ((n, d, loss, gradients), temperature) in golden.into_iter().zip([0.5, 1.0, 10.0]) {
-        let (a, b) = (matrix(0.2, n, d), matrix(0.9, n, d));
+        let (a, b) = (leaf(0.2, n, d), leaf(0.9, n, d));
         let config = Config { normalise: false, ..at(temperature) };
         against_golden(&between(&a, &b, &config), [&a, &b], loss, gradients);
     }
@@ -118,7 +66,7 @@ fn the_debiased_loss_and_its_gradients_are_those_of_a_loop_over_rows() {
     for ((n, d, loss, gradients), (temperature, debias)) in
         golden.into_iter().zip([(0.5, 0.05), (0.5, 0.1), (0.2, 0.3)])
     {
-        let (a, b) = (matrix(0.2, n, d), matrix(0.9, n, d));
+        let (a, b) = (leaf(0.2, n, d), leaf(0.9, n, d));
         against_golden(&between(&a, &b, &Config { debias, ..at(temperature) }), [&a, &b], loss, gradients);
     }
 }
@@ -150,21 +98,21 @@ fn closed_forms() {
 
 #[test]
 fn scaling_permuting_swapping_and_rotating_change_nothing() {
-    let (a, b) = (matrix(0.2, 6, 4).detach(), matrix(0.9, 6, 4).detach());
+    let (a, b) = (matrix(0.2, 6, 4), matrix(0.9, 6, 4));
     let loss = |a: &Tensor, b: &Tensor| number(&between(a, b, &at(0.2)));
     let expected = loss(&a, &b);
     close(loss(&b, &a), expected);
-    close(loss(&(&a * (matrix(0.3, 6, 1).detach() + 2.0)), &(&b * 100.0)), expected);
+    close(loss(&(&a * (matrix(0.3, 6, 1) + 2.0)), &(&b * 100.0)), expected);
     let order = Tensor::from_slice(&[3i64, 0, 5, 1, 4, 2]);
     close(loss(&a.index_select(0, &order), &b.index_select(0, &order)), expected);
-    let (q, _) = Tensor::linalg_qr(&matrix(0.5, 4, 4).detach(), "reduced");
+    let (q, _) = Tensor::linalg_qr(&matrix(0.5, 4, 4), "reduced");
     close(loss(&a.matmul(&q), &b.matmul(&q)), expected);
     assert!((loss(&a.index_select(0, &order), &b) - expected).abs() > 1e-3, "other pairs have another loss");
 }
 
 #[test]
 fn large_similarities_stay_finite() {
-    let (a, b) = (matrix(0.2, 8, 5), matrix(0.9, 8, 5));
+    let (a, b) = (leaf(0.2, 8, 5), leaf(0.9, 8, 5));
     let loss = between(&a, &b, &at(1e-3));
     let gradients = Tensor::run_backward(&[&loss], &[&a, &b], false, false);
     assert!(number(&loss).is_finite() && gradients.iter().all(|g| number(&g.norm()).is_finite()));
@@ -189,7 +137,7 @@ fn the_loss_is_that_of_the_projections_and_trains_everything() {
     let batch = batch(4);
     let loss = method.loss(&batch, AT).total;
     let x = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0);
-    let z = method.project(&x, true);
+    let z = method.network.project(&x, true);
     let expected = between(&z.narrow(0, 0, 4), &z.narrow(0, 4, 4), &at(0.1));
     assert!((number(&loss) - number(&expected)).abs() < 1e-5, "{loss:?} {expected:?}");
     loss.backward();
@@ -299,7 +247,7 @@ fn all_negatives_are_chosen_equally_often() {
 
 #[test]
 fn dot_products_are_not_scale_free_and_cosines_are() {
-    let (a, b) = (matrix(0.2, 6, 4).detach(), matrix(0.9, 6, 4).detach());
+    let (a, b) = (matrix(0.2, 6, 4), matrix(0.9, 6, 4));
     let dots = Config { normalise: false, ..at(10.0) };
     assert!((number(&between(&(&a * 3.0), &b, &dots)) - number(&between(&a, &b, &dots))).abs() > 1e-3);
     // Rows of length 1 have one similarity either way.
@@ -319,11 +267,12 @@ fn unusable_numbers_are_refused() {
     assert!(refused(&Config { debias: 0.1, normalise: false, ..small() }).contains("cosines"));
     assert!(refused(&Config { hidden: 0, ..small() }).starts_with("hidden is 0"));
     assert!(refused(&Config { output: 0, ..small() }).starts_with("output is 0"));
-    let x = matrix(0.2, 3, 2).detach();
-    let given = Given::new(["a", "b"].map(|name| (name.to_string(), x.shallow_clone())));
-    let refused = SimClr::objective(&Config { negatives: 2, ..small() }, &given).expect_err("a refusal").to_string();
+    let x = matrix(0.2, 3, 2);
+    let of = |config: Config, x: &Tensor| {
+        SimClr::objective(&config, &given(&[("a", x), ("b", x)])).expect_err("a refusal").to_string()
+    };
+    let refused = of(Config { negatives: 2, ..small() }, &x);
     assert!(refused.starts_with("negatives is 2"), "{refused}");
-    let given = Given::new(["a", "b"].map(|name| (name.to_string(), x.narrow(0, 0, 1))));
-    let refused = SimClr::objective(&small(), &given).expect_err("a refusal").to_string();
+    let refused = of(small(), &x.narrow(0, 0, 1));
     assert!(refused.starts_with("`a` and `b` have one row"), "{refused}");
 }

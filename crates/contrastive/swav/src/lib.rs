@@ -27,10 +27,10 @@
 //!    length need not be a multiple of the batch.
 
 use anyhow::{Result, ensure};
-use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
+use selfsup_core::augment::{Crop, Recipe};
 use selfsup_core::check::{above_zero, at_least_one, not_negative};
-use selfsup_core::encoder::{Encoder, EncoderConfig};
-use selfsup_core::head::{Mlp, MlpStyle};
+use selfsup_core::encoder::EncoderConfig;
+use selfsup_core::head::{MlpStyle, Network};
 use selfsup_core::memory::Queue;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, View};
 use selfsup_core::objective::Given;
@@ -99,8 +99,7 @@ impl Default for Config {
 
 pub struct SwAv {
     config: Config,
-    encoder: Box<dyn Encoder>,
-    projector: Mlp,
+    network: Network,
     /// C, [K, D], unit rows.
     prototypes: Tensor,
     /// Embeddings of each large crop, if there are queues.
@@ -110,7 +109,7 @@ pub struct SwAv {
 
 impl Method for SwAv {
     fn loss(&mut self, batch: &Batch, at: Progress) -> Loss {
-        let z = normalise(&self.projector.forward(&self.encode(&batch.views), true)); // [V N, D]
+        let z = normalise(&self.network.head(&self.encode(&batch.views), true)); // [V N, D]
         let frozen = at.step < first_step(self.config.freeze_epochs, at);
         let c = if frozen { self.prototypes.detach() } else { self.prototypes.shallow_clone() };
         let views = batch.views.len() as i64;
@@ -130,11 +129,7 @@ impl Method for SwAv {
         let view = |size, scale| Recipe {
             size,
             crop: Some(Crop { scale, ratio: [0.75, 1.3333333333333333] }),
-            flip: 0.5,
-            jitter: Some(Jitter { brightness: 0.8, contrast: 0.8, saturation: 0.8, hue: 0.2, p: 0.8 }),
-            grey: 0.2,
-            blur: Some(Blur { p: 0.5, sigma: [0.1, 2.0] }),
-            ..Recipe::default()
+            ..Recipe::simclr()
         };
         let mut views = vec![view(0, [if self.config.small_crops > 0 { 0.14 } else { 0.08 }, 1.0]); 2];
         views.resize(2 + self.config.small_crops, view(self.config.small_side(self.image_size), [0.05, 0.14]));
@@ -142,11 +137,11 @@ impl Method for SwAv {
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
-        self.encoder.forward(x, train)
+        self.network.encoder.forward(x, train)
     }
 
     fn embedding(&self, x: &Tensor) -> Option<Tensor> {
-        Some(self.projector.forward(&self.encoder.forward(x, false), false))
+        Some(self.network.project(x, false))
     }
 }
 
@@ -156,7 +151,7 @@ impl SwAv {
         let groups = views.chunk_by(|a, b| a.x.size() == b.x.size());
         let features = groups.map(|group| {
             let x: Vec<&Tensor> = group.iter().map(|view| &view.x).collect();
-            self.encoder.forward(&Tensor::cat(&x, 0), true)
+            self.network.encoder.forward(&Tensor::cat(&x, 0), true)
         });
         Tensor::cat(&features.collect::<Vec<_>>(), 0)
     }
@@ -227,16 +222,15 @@ impl Define for SwAv {
             setup.encoder
         );
         let Config { hidden, output, prototypes, learn_prototypes, queue, .. } = config;
-        let encoder = setup.build_encoder(&(path / "encoder"))?;
         let style = MlpStyle { norm: true, hidden_bias: true, last_bias: true };
-        let projector = Mlp::new(&(path / "projector"), &[encoder.dim(), hidden, output], style);
+        let network = Network::new(path, setup, &[hidden, output], style)?;
         let role = if learn_prototypes { Role::Weight } else { Role::Buffer };
         let init = Init::Uniform((output as f64).powf(-0.5));
         let prototypes = (path / "prototypes").variable("weight", &[prototypes, output], role, init);
         no_grad(|| assign(&prototypes, &normalise(&prototypes)));
         let crops = if queue > 0 { 0..2 } else { 0..0 };
         let queues = crops.map(|t| Queue::new(&(path / "queue"), &t.to_string(), queue, output)).collect();
-        Ok(SwAv { config, encoder, projector, prototypes, queues, image_size })
+        Ok(SwAv { config, network, prototypes, queues, image_size })
     }
 
     const INPUTS: &'static [&'static str] = &["a", "b"];
@@ -244,7 +238,10 @@ impl Define for SwAv {
     /// `a`, `b`: the scores z C' of two crops, [N, K] each, as they are.
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let (a, b) = given.pair()?;
-        ensure!(a.size()[0] >= 2, "`a` and `b` have one row; expected at least 2, since codes are spread over the rows");
+        ensure!(
+            a.size()[0] >= 2,
+            "`a` and `b` have one row; expected at least 2, since codes are spread over the rows"
+        );
         let scores = [a.shallow_clone(), b.shallow_clone()];
         let q: Vec<Tensor> = no_grad(|| scores.iter().map(|s| config.codes_of(s)).collect());
         Ok(swapped_prediction(&scores, &q, config.temperature))

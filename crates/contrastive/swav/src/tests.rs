@@ -3,28 +3,9 @@
 use super::*;
 use selfsup_core::Device;
 use selfsup_core::Kind;
+use selfsup_core::golden::{self, close, far, fill, fixed, given, gradient_is, leaf, matrix, number};
 use selfsup_core::method::{ImageShape, Shape};
 use selfsup_core::store::Store;
-
-/// `matrix` of golden.py: sin(1.3 m^2 + phase).
-fn matrix(phase: f64, n: i64, k: i64) -> Tensor {
-    let values: Vec<f64> = (0..n * k).map(|m| (1.3 * (m * m) as f64 + phase).sin()).collect();
-    Tensor::from_slice(&values).view([n, k])
-}
-
-fn number(x: &Tensor) -> f64 {
-    x.double_value(&[])
-}
-
-/// Differs by rounding in f64 alone: numbers of about 1 that a few dozen operations made.
-fn close(actual: f64, expected: f64) {
-    assert!((actual - expected).abs() < 1e-9 * expected.abs().max(1.0), "{actual} is not {expected}");
-}
-
-fn far(a: &Tensor, b: &Tensor) -> f64 {
-    assert_eq!(a.size(), b.size());
-    number(&(a - b).abs().max())
-}
 
 fn sums(q: &Tensor, over: i64) -> Tensor {
     q.sum_dim_intlist([over].as_slice(), false, None)
@@ -56,9 +37,8 @@ fn small() -> Config {
 }
 
 fn setup(config: Config, store: &Store, encoder: &str) -> Result<SwAv> {
-    let image = ImageShape { channels: 3, size: 16 };
     SwAv::check(&config)?;
-    SwAv::new(config, &Setup::new(store.root(), encoder.parse()?, Shape::Image(image), 40))
+    SwAv::new(config, &golden::setup(store, encoder, 40))
 }
 
 /// Crops of these sizes, of `n` images.
@@ -86,8 +66,7 @@ fn loss_and_gradients_are_those_of_lightly() {
     (8, 5, 4, 11, 0.1, 0.25, 3, 5.98276842066, [[-9.477493926774e-02, 5.890983317472e-02, -2.900345234249e-03, 3.350669346892e-01], [8.830405502924e-02, -1.776674368510e-02, -2.318756548209e-04, 3.299979459765e-01], [-9.333326259591e-02, -2.272607804831e-01, 1.930409263569e-01, 1.269300806051e+00]]),
     ];
     for (n, k, crops, queue, temperature, epsilon, iterations, expected, gradients) in golden {
-        let scores: Vec<Tensor> =
-            (0..crops).map(|s| matrix(0.1 + 0.8 * f64::from(s), n, k).set_requires_grad(true)).collect();
+        let scores: Vec<Tensor> = (0..crops).map(|s| leaf(0.1 + 0.8 * f64::from(s), n, k)).collect();
         let code = |t: usize| {
             let all = Tensor::cat(&[&matrix(5.0 + t as f64, queue, k), &scores[t].detach()], 0);
             sinkhorn(&all, epsilon, iterations).narrow(0, queue, n)
@@ -96,26 +75,19 @@ fn loss_and_gradients_are_those_of_lightly() {
         close(number(&loss), expected);
         let inputs = [&scores[0], &scores[1], &scores[scores.len() - 1]];
         for (gradient, expected) in Tensor::run_backward(&[&loss], &inputs, false, false).iter().zip(gradients) {
-            let flat = gradient.flatten(0, 1);
-            (0..3).for_each(|i| close(flat.double_value(&[i]), expected[i as usize]));
-            close(number(&gradient.norm()), expected[3]);
+            gradient_is(gradient, expected);
         }
     }
 }
 
 #[test]
 fn the_fixed_input_gives_the_reference_values() {
-    let fill = |f: &dyn Fn(f64) -> f64, n: i64| {
-        let values: Vec<f64> = (0..3 * n).map(|m| f(m as f64)).collect();
-        normalise(&Tensor::from_slice(&values).view([n, 3]))
+    let (x, y) = fixed();
+    let [x, y, p] = [x, y, fill(5, |m| (0.5 * m + 2.0).sin())].map(|x| normalise(&x));
+    let loss = |kind| {
+        let [a, b] = [&x, &y].map(|x| x.matmul(&p.tr()).to_kind(kind));
+        number(&SwAv::objective(&Config::default(), &given(&[("a", &a), ("b", &b)])).expect("a loss"))
     };
-    let (x, y) = (fill(&|m| (m + 1.0).sin(), 4), fill(&|m| (2.0 * m + 1.0).cos(), 4));
-    let p = fill(&|m| (0.5 * m + 2.0).sin(), 5);
-    let given = |kind| {
-        let scores = [("a", x.matmul(&p.tr())), ("b", y.matmul(&p.tr()))];
-        Given::new(scores.map(|(name, x)| (name.to_string(), x.to_kind(kind))))
-    };
-    let loss = |kind| number(&SwAv::objective(&Config::default(), &given(kind)).expect("a loss"));
     assert!((loss(Kind::Double) - 7.344308).abs() < 6e-7, "six decimals are given");
     // f32 rounds scores / epsilon of up to 20 by 1e-6, which is what e^(scores / epsilon) is off by.
     assert!((loss(Kind::Float) / 7.344308 - 1.0).abs() < 1e-5);
@@ -190,10 +162,8 @@ fn what_changes_codes_and_what_does_not() {
 #[test]
 fn codes_are_no_part_of_the_graph() {
     // With q constant the gradient of a score is (p - q) / (2 N tau), where q is the other crop's.
-    let tensors = [("a", 0.2), ("b", 0.9)].map(|(name, phase)| (name, matrix(phase, 6, 4).set_requires_grad(true)));
-    let (a, b) = (tensors[0].1.shallow_clone(), tensors[1].1.shallow_clone());
-    let given = Given::new(tensors.map(|(name, x)| (name.to_string(), x)));
-    SwAv::objective(&Config::default(), &given).expect("a loss").backward();
+    let (a, b) = (leaf(0.2, 6, 4), leaf(0.9, 6, 4));
+    SwAv::objective(&Config::default(), &given(&[("a", &a), ("b", &b)])).expect("a loss").backward();
     for (own, other) in [(&a, &b), (&b, &a)] {
         let expected =
             ((own.detach() / 0.1).softmax(-1, None) - sinkhorn(&other.detach(), 0.05, 3)) / (2.0 * 6.0 * 0.1);
@@ -223,10 +193,10 @@ fn the_loss_is_that_of_the_scores_and_trains_everything() {
     // Two passes through the encoder, one through the projector: batch statistics are those of equal sizes together.
     let sized = |range: std::ops::Range<usize>| {
         let x: Vec<&Tensor> = batch.views[range].iter().map(|view| &view.x).collect();
-        method.encoder.forward(&Tensor::cat(&x, 0), true)
+        method.network.encoder.forward(&Tensor::cat(&x, 0), true)
     };
     let h = Tensor::cat(&[sized(0..2), sized(2..5)], 0);
-    let scores = normalise(&method.projector.forward(&h, true)).matmul(&method.prototypes.tr()).chunk(5, 0);
+    let scores = normalise(&method.network.head(&h, true)).matmul(&method.prototypes.tr()).chunk(5, 0);
     let q: Vec<Tensor> = (0..2).map(|t| sinkhorn(&scores[t].detach(), 0.05, 3)).collect();
     // The same f32 operations; running statistics moved, but training does not read them.
     let expected = number(&swapped_prediction(&scores, &q, 0.1));
@@ -418,7 +388,7 @@ fn unusable_numbers_are_refused() {
     refused(Config { queue_from: -1.0, ..Config::default() }, "queue_from is -1");
     refused(Config { freeze_epochs: f64::NAN, ..Config::default() }, "freeze_epochs is NaN");
     refused(Config { small_crops: 65, ..Config::default() }, "small_crops is 65");
-    let given = Given::new(["a", "b"].map(|name| (name.to_string(), matrix(0.2, 1, 4))));
-    let error = SwAv::objective(&Config::default(), &given).expect_err("a refusal").to_string();
+    let one = given(&[("a", &matrix(0.2, 1, 4)), ("b", &matrix(0.9, 1, 4))]);
+    let error = SwAv::objective(&Config::default(), &one).expect_err("a refusal").to_string();
     assert!(error.starts_with("`a` and `b` have one row"), "{error}");
 }

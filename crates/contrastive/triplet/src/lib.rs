@@ -24,10 +24,9 @@
 //! 5. The network is an encoder with SimCLR's projector, not FaceNet's.
 
 use anyhow::{Result, ensure};
-use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
+use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one};
-use selfsup_core::encoder::Encoder;
-use selfsup_core::head::{Mlp, MlpStyle};
+use selfsup_core::head::{MlpStyle, Network, widths};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
@@ -83,14 +82,13 @@ impl Default for Config {
 
 pub struct Triplet {
     config: Config,
-    encoder: Box<dyn Encoder>,
-    projector: Mlp,
+    network: Network,
 }
 
 impl Method for Triplet {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
         let x = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0); // [2N, C, S, S]
-        let z = self.projector.forward(&self.encoder.forward(&x, true), true); // [2N, D]
+        let z = self.network.project(&x, true); // [2N, D]
         let draw = (self.config.mining == Mining::Random).then(|| batch.uniform(Purpose::Mask, 2)); // [N, 2]
         let (l, active) = triplets(&z, draw.as_ref(), &self.config);
         Loss::new(l).with("active", active)
@@ -98,23 +96,15 @@ impl Method for Triplet {
 
     /// SimCLR's appendix A with strength 1.
     fn views(&self) -> Vec<Recipe> {
-        let view = Recipe {
-            crop: Some(Crop { scale: [0.08, 1.0], ratio: [0.75, 1.3333333333333333] }),
-            flip: 0.5,
-            jitter: Some(Jitter { brightness: 0.8, contrast: 0.8, saturation: 0.8, hue: 0.2, p: 0.8 }),
-            grey: 0.2,
-            blur: Some(Blur { p: 0.5, sigma: [0.1, 2.0] }),
-            ..Recipe::default()
-        };
-        vec![view.clone(), view]
+        vec![Recipe::simclr(); 2]
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
-        self.encoder.forward(x, train)
+        self.network.encoder.forward(x, train)
     }
 
     fn embedding(&self, x: &Tensor) -> Option<Tensor> {
-        Some(self.projector.forward(&self.encoder.forward(x, false), false))
+        Some(self.network.project(x, false))
     }
 }
 
@@ -133,12 +123,11 @@ impl Define for Triplet {
     }
 
     fn new(config: Config, setup: &Setup) -> Result<Triplet> {
-        let encoder = setup.build_encoder(&(&setup.path / "encoder"))?;
-        let mut widths = vec![encoder.dim(), config.hidden, config.output];
-        widths.retain(|&width| width > 0);
+        let Config { hidden, output, .. } = config;
         let style = MlpStyle { norm: true, hidden_bias: false, last_bias: false };
-        let projector = Mlp::new(&(&setup.path / "projector"), &widths, style);
-        Ok(Triplet { config, encoder, projector })
+        let layers = if hidden > 0 { 2 } else { 1 };
+        let network = Network::new(&setup.path, setup, &widths(layers, hidden, output), style)?;
+        Ok(Triplet { config, network })
     }
 
     const INPUTS: &'static [&'static str] = &["a", "b"];

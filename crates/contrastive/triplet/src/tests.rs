@@ -2,53 +2,8 @@
 
 use super::*;
 use selfsup_core::Device;
-use selfsup_core::method::{ImageShape, Shape, View};
+use selfsup_core::golden::{AT, against_golden, batch, close, given, leaf, matrix, number, setup};
 use selfsup_core::store::Store;
-
-/// `matrix` of golden.py: sin(1.3 m^2 + phase).
-fn matrix(phase: f64, n: i64, d: i64) -> Tensor {
-    let values: Vec<f64> = (0..n * d).map(|m| (1.3 * (m * m) as f64 + phase).sin()).collect();
-    Tensor::from_slice(&values).view([n, d]).set_requires_grad(true)
-}
-
-fn number(x: &Tensor) -> f64 {
-    x.double_value(&[])
-}
-
-/// Differs by rounding in f64 alone.
-fn close(actual: f64, expected: f64) {
-    assert!((actual - expected).abs() < 1e-9 * expected.abs().max(1.0), "{actual} is not {expected}");
-}
-
-/// Loss and gradients against golden.py: the first three entries and the norm of each gradient.
-fn against_golden<const N: usize>(loss: &Tensor, inputs: [&Tensor; N], expected: f64, gradients: [[f64; 4]; N]) {
-    close(number(loss), expected);
-    for (gradient, expected) in Tensor::run_backward(&[loss], &inputs, false, false).iter().zip(gradients) {
-        let flat = gradient.flatten(0, 1);
-        (0..3).for_each(|i| close(flat.double_value(&[i]), expected[i as usize]));
-        close(number(&gradient.norm()), expected[3]);
-    }
-}
-
-const IMAGE: ImageShape = ImageShape { channels: 3, size: 16 };
-
-fn setup<'a>(store: &'a Store, encoder: &str) -> Setup<'a> {
-    Setup::new(store.root(), encoder.parse().expect("a name"), Shape::Image(IMAGE), 8)
-}
-
-fn batch(n: usize) -> Batch {
-    let view = |phase| {
-        let x = matrix(phase, n as i64, 3 * 16 * 16).detach().to_kind(Kind::Float);
-        View { x: x.view([n as i64, 3, 16, 16]), params: Tensor::zeros([n as i64, 12], (Kind::Float, Device::Cpu)) }
-    };
-    Batch::new(vec![view(0.1), view(0.2)], (0..n).collect(), 0, 0)
-}
-
-const AT: Progress = Progress { step: 0, steps: 10, epoch: 0, epochs: 1 };
-
-fn given(tensors: &[(&str, &Tensor)]) -> Given {
-    Given::new(tensors.iter().map(|(name, x)| (name.to_string(), x.shallow_clone())))
-}
 
 fn config(mining: Mining, average: Average) -> Config {
     Config { mining, average, hidden: 32, output: 8, ..Config::default() }
@@ -95,7 +50,7 @@ fn losses_and_gradients_are_those_of_a_naive_loop() {
     ];
     for (mining, average, n, d, expected, share, gradients) in golden {
         let margin = if n == 3 { 1.0 } else { 0.2 };
-        let (a, b) = (matrix(0.2, n, d), matrix(1.5, n, d));
+        let (a, b) = (leaf(0.2, n, d), leaf(1.5, n, d));
         let (loss, active) = loss(&a, &b, &Config { margin, ..config(mining, average) });
         close(number(&active), share);
         against_golden(&loss, [&a, &b], expected, gradients);
@@ -169,7 +124,7 @@ fn semi_hard_negatives_lie_in_the_band_and_are_its_nearest() {
 #[test]
 fn random_negatives_are_any_of_the_other_images_equally_often() {
     let (n, config) = (4, Config { margin: 1.0, ..config(Mining::Random, Average::All) });
-    let z = Tensor::cat(&[matrix(0.2, n, 3), matrix(1.5, n, 3)], 0);
+    let z = Tensor::cat(&[leaf(0.2, n, 3), leaf(1.5, n, 3)], 0);
     let random = |u: f64| {
         let draw = Tensor::full([n, 2], u, (Kind::Float, Device::Cpu));
         number(&triplets(&z, Some(&draw), &config).0)
@@ -183,22 +138,22 @@ fn random_negatives_are_any_of_the_other_images_equally_often() {
 
 #[test]
 fn scaling_permuting_swapping_and_rotating_change_nothing() {
-    let (a, b) = (matrix(0.2, 6, 4).detach(), matrix(1.5, 6, 4).detach());
+    let (a, b) = (matrix(0.2, 6, 4), matrix(1.5, 6, 4));
     for mining in [Mining::BatchAll, Mining::SemiHard, Mining::BatchHard] {
         let value = |a: &Tensor, b: &Tensor| number(&loss(a, b, &config(mining, Average::Positive)).0);
         let expected = value(&a, &b);
         close(value(&b, &a), expected);
-        close(value(&(&a * (matrix(0.3, 6, 1).detach() + 2.0)), &(&b * 100.0)), expected);
+        close(value(&(&a * (matrix(0.3, 6, 1) + 2.0)), &(&b * 100.0)), expected);
         let order = Tensor::from_slice(&[3i64, 0, 5, 1, 4, 2]);
         close(value(&a.index_select(0, &order), &b.index_select(0, &order)), expected);
-        let (q, _) = Tensor::linalg_qr(&matrix(0.5, 4, 4).detach(), "reduced");
+        let (q, _) = Tensor::linalg_qr(&matrix(0.5, 4, 4), "reduced");
         close(value(&a.matmul(&q), &b.matmul(&q)), expected);
     }
 }
 
 #[test]
 fn equal_views_have_a_finite_gradient() {
-    let a = matrix(0.2, 6, 4).detach().to_kind(Kind::Float).set_requires_grad(true);
+    let a = matrix(0.2, 6, 4).to_kind(Kind::Float).set_requires_grad(true);
     for mining in [Mining::BatchAll, Mining::SemiHard, Mining::BatchHard] {
         let (l, _) = loss(&a, &a, &Config { margin: 1.0, ..config(mining, Average::Positive) });
         let gradient = Tensor::run_backward(&[&l], &[&a], false, false).remove(0);
@@ -211,11 +166,11 @@ fn the_loss_is_that_of_the_projections_and_trains_everything() {
     for mining in [Mining::BatchAll, Mining::SemiHard, Mining::BatchHard, Mining::Random] {
         let store = Store::new(0, Device::Cpu);
         let config = Config { margin: 4.0, ..config(mining, Average::Positive) }; // the greatest distance: all above 0
-        let mut method = Triplet::new(config, &setup(&store, "convnet-tiny")).expect("a method");
+        let mut method = Triplet::new(config, &setup(&store, "convnet-tiny", 8)).expect("a method");
         let batch = batch(4);
         let Loss { total, parts } = method.loss(&batch, AT);
         let x = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0);
-        let z = method.projector.forward(&method.encoder.forward(&x, true), true);
+        let z = method.network.project(&x, true);
         let expected = triplets(&z, Some(&batch.uniform(Purpose::Mask, 2)), &method.config);
         // The same operations in f32, in whatever order threads add.
         assert!((number(&total) - number(&expected.0)).abs() < 1e-5, "{mining:?}");
@@ -236,12 +191,12 @@ fn unusable_numbers_and_inputs_are_refused() {
         assert!(refused.expect_err("a refusal").to_string().starts_with("margin is"));
     }
     let refusal = |config: &Config, n| {
-        let x = matrix(0.2, n, 3);
+        let x = leaf(0.2, n, 3);
         Triplet::objective(config, &given(&[("a", &x), ("b", &x)])).expect_err("a refusal").to_string()
     };
     assert!(refusal(&config(Mining::Random, Average::All), 4).starts_with("mining is random"));
     assert!(refusal(&Config::default(), 1).contains("one row"));
-    let x = matrix(0.2, 3, 3);
-    let value = Triplet::objective(&Config::default(), &given(&[("a", &x), ("b", &matrix(1.5, 3, 3))]));
+    let x = leaf(0.2, 3, 3);
+    let value = Triplet::objective(&Config::default(), &given(&[("a", &x), ("b", &leaf(1.5, 3, 3))]));
     assert!(number(&value.expect("a loss")).is_finite());
 }

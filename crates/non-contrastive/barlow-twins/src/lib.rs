@@ -21,10 +21,9 @@
 //!    identity is still within reach of C.
 
 use anyhow::{Result, ensure};
-use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise};
+use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one, not_negative};
-use selfsup_core::encoder::Encoder;
-use selfsup_core::head::{Mlp, MlpStyle};
+use selfsup_core::head::{MlpStyle, Network, widths};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
@@ -84,13 +83,12 @@ impl Default for Config {
 
 pub struct BarlowTwins {
     config: Config,
-    encoder: Box<dyn Encoder>,
-    projector: Mlp,
+    network: Network,
 }
 
 impl Method for BarlowTwins {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let (z_a, z_b) = (self.project(&batch.views[0].x, true), self.project(&batch.views[1].x, true)); // [N, D]
+        let [z_a, z_b] = [0, 1].map(|view| self.network.project(&batch.views[view].x, true)); // [N, D]
         let (on, off) = parts(&cross_correlation(&z_a, &z_b, self.config.normalise));
         let total = weigh(&on, &off, &self.config) * self.config.scale;
         Loss::new(total).with("on_diagonal", on).with("off_diagonal", off)
@@ -98,24 +96,15 @@ impl Method for BarlowTwins {
 
     /// Section 2.2, BYOL's table: the two views differ in blur and solarisation.
     fn views(&self) -> Vec<Recipe> {
-        let view = |blur, solarise| Recipe {
-            crop: Some(Crop { scale: [0.08, 1.0], ratio: [0.75, 1.3333333333333333] }),
-            flip: 0.5,
-            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.2, hue: 0.1, p: 0.8 }),
-            grey: 0.2,
-            blur: Some(Blur { p: blur, sigma: [0.1, 2.0] }),
-            solarise: Some(Solarise { p: solarise, threshold: 0.5 }),
-            ..Recipe::default()
-        };
-        vec![view(1.0, 0.0), view(0.1, 0.2)]
+        Recipe::byol().into()
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
-        self.encoder.forward(x, train)
+        self.network.encoder.forward(x, train)
     }
 
     fn embedding(&self, x: &Tensor) -> Option<Tensor> {
-        Some(self.project(x, false))
+        Some(self.network.project(x, false))
     }
 }
 
@@ -140,13 +129,9 @@ impl Define for BarlowTwins {
 
     fn new(config: Config, setup: &Setup) -> Result<BarlowTwins> {
         let Config { hidden, output, layers, norm, .. } = config;
-        let encoder = setup.build_encoder(&(&setup.path / "encoder"))?;
-        let mut widths = vec![hidden; layers + 1];
-        widths[0] = encoder.dim();
-        widths[layers] = output;
         let style = MlpStyle { norm, hidden_bias: !norm, last_bias: false };
-        let projector = Mlp::new(&(&setup.path / "projector"), &widths, style);
-        Ok(BarlowTwins { config, encoder, projector })
+        let network = Network::new(&setup.path, setup, &widths(layers, hidden, output), style)?;
+        Ok(BarlowTwins { config, network })
     }
 
     const INPUTS: &'static [&'static str] = &["a", "b"];
@@ -156,13 +141,6 @@ impl Define for BarlowTwins {
         let (a, b) = given.pair()?;
         ensure!(a.size()[0] >= 2, "`a` and `b` have one row; expected at least 2, since one has no correlation");
         Ok(barlow_twins(a, b, config))
-    }
-}
-
-impl BarlowTwins {
-    /// [B, C, S, S] -> [B, D].
-    fn project(&self, x: &Tensor, train: bool) -> Tensor {
-        self.projector.forward(&self.encoder.forward(x, train), train)
     }
 }
 

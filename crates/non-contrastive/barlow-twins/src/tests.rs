@@ -2,47 +2,8 @@
 
 use super::*;
 use selfsup_core::Device;
-use selfsup_core::method::{ImageShape, Shape, View};
+use selfsup_core::golden::{self, AT, against_golden, batch, close, close6, fixed, given, leaf, matrix, number};
 use selfsup_core::store::Store;
-
-/// `matrix` of golden.py: sin(1.3 m^2 + phase).
-fn matrix(phase: f64, n: i64, d: i64) -> Tensor {
-    let values: Vec<f64> = (0..n * d).map(|m| (1.3 * (m * m) as f64 + phase).sin()).collect();
-    Tensor::from_slice(&values).view([n, d]).set_requires_grad(true)
-}
-
-/// `fixed` of golden.py: sin(m + 1) and cos(2m + 1), 4 x 3.
-fn fixed() -> (Tensor, Tensor) {
-    let fill = |f: &dyn Fn(f64) -> f64| {
-        let values: Vec<f64> = (0..12).map(|m| f(f64::from(m))).collect();
-        Tensor::from_slice(&values).view([4, 3])
-    };
-    (fill(&|m| (m + 1.0).sin()), fill(&|m| (2.0 * m + 1.0).cos()))
-}
-
-fn number(x: &Tensor) -> f64 {
-    x.double_value(&[])
-}
-
-/// Differs by rounding in f64 alone.
-fn close(actual: f64, expected: f64) {
-    assert!((actual - expected).abs() < 1e-9 * expected.abs().max(1.0), "{actual} is not {expected}");
-}
-
-/// A golden value with six decimals.
-fn close6(actual: f64, expected: f64) {
-    assert!((actual - expected).abs() < 6e-7, "{actual} is not {expected}");
-}
-
-/// Loss and gradients against golden.py: the first three entries and the norm of each gradient.
-fn against_golden(loss: &Tensor, inputs: [&Tensor; 2], expected: f64, gradients: [[f64; 4]; 2]) {
-    close(number(loss), expected);
-    for (gradient, expected) in Tensor::run_backward(&[loss], &inputs, false, false).iter().zip(gradients) {
-        let flat = gradient.flatten(0, 1);
-        (0..3).for_each(|i| close(flat.double_value(&[i]), expected[i as usize]));
-        close(number(&gradient.norm()), expected[3]);
-    }
-}
 
 /// The loss at the paper's settings.
 fn plain(a: &Tensor, b: &Tensor) -> f64 {
@@ -54,20 +15,8 @@ fn small() -> Config {
 }
 
 fn setup(store: &Store, config: Config) -> BarlowTwins {
-    let image = ImageShape { channels: 3, size: 16 };
-    let encoder = "convnet-tiny".parse().expect("a name");
-    BarlowTwins::new(config, &Setup::new(store.root(), encoder, Shape::Image(image), 8)).expect("a method")
+    BarlowTwins::new(config, &golden::setup(store, "convnet-tiny", 8)).expect("a method")
 }
-
-fn batch(n: usize) -> Batch {
-    let view = |phase| {
-        let x = matrix(phase, n as i64, 3 * 16 * 16).detach().to_kind(Kind::Float);
-        View { x: x.view([n as i64, 3, 16, 16]), params: Tensor::zeros([n as i64, 12], (Kind::Float, Device::Cpu)) }
-    };
-    Batch::new(vec![view(0.1), view(0.2)], (0..n).collect(), 0, 0)
-}
-
-const AT: Progress = Progress { step: 0, steps: 10, epoch: 0, epochs: 1 };
 
 #[test]
 fn loss_and_gradients_are_those_of_pytorch() {
@@ -78,7 +27,7 @@ fn loss_and_gradients_are_those_of_pytorch() {
     (32, 16, 1.03799195294, [[-3.126718016189e-02, 3.985546898550e-03, -1.437585656308e-02, 3.568986841062e-01], [1.599777353857e-02, -1.454566158649e-02, 3.049925424336e-02, 3.651169691595e-01]]),
     ];
     for (n, d, loss, gradients) in golden {
-        let (a, b) = (matrix(0.2, n, d), matrix(0.9, n, d));
+        let (a, b) = (leaf(0.2, n, d), leaf(0.9, n, d));
         against_golden(&barlow_twins(&a, &b, &Config::default()), [&a, &b], loss, gradients);
     }
 }
@@ -99,18 +48,16 @@ fn the_switches_have_pytorchs_loss_and_gradients_too() {
     (&with(Normalise::Batch, false, true), 8, 5, 0.0161529795755, [[-1.252414342520e-03, -2.457848707519e-03, 7.597454243778e-04, 7.137666359784e-03], [-1.413183345200e-03, -1.043387108010e-04, 1.122008095020e-03, 7.054212693476e-03]]),
     ];
     for (config, n, d, loss, gradients) in golden {
-        let (a, b) = (matrix(0.2, n, d), matrix(0.9, n, d));
+        let (a, b) = (leaf(0.2, n, d), leaf(0.9, n, d));
         against_golden(&barlow_twins(&a, &b, config), [&a, &b], loss, gradients);
     }
 }
 
 #[test]
 fn the_two_parts_add_up_and_the_command_knows_lambda() {
-    let (a, b) = (matrix(0.2, 8, 5), matrix(0.9, 8, 5));
-    let loss = |config: &Config| {
-        let given = Given::new([("a", &a), ("b", &b)].map(|(name, x)| (name.to_string(), x.shallow_clone())));
-        number(&BarlowTwins::objective(config, &given).expect("a loss"))
-    };
+    let (a, b) = (leaf(0.2, 8, 5), leaf(0.9, 8, 5));
+    let loss =
+        |config: &Config| number(&BarlowTwins::objective(config, &given(&[("a", &a), ("b", &b)])).expect("a loss"));
     let base = Config { lambda: 0.02, scale: 0.1, ..Config::default() }; // `scale` is the trainer's alone
     let (on, off) = (Config { redundancy: false, ..base.clone() }, Config { invariance: false, ..base.clone() });
     close(loss(&on) + loss(&off), loss(&base));
@@ -119,10 +66,10 @@ fn the_two_parts_add_up_and_the_command_knows_lambda() {
 
 #[test]
 fn with_features_normalised_the_scale_of_a_row_does_not_matter_and_that_of_a_column_does() {
-    let (a, b) = (matrix(0.2, 8, 5).detach(), matrix(0.9, 8, 5).detach());
+    let (a, b) = (matrix(0.2, 8, 5), matrix(0.9, 8, 5));
     let config = Config { normalise: Normalise::Feature, ..Config::default() };
     let loss = |a: &Tensor| number(&barlow_twins(a, &b, &config));
-    let (rows, columns) = (matrix(0.3, 8, 1).detach() + 2.0, matrix(0.3, 1, 5).detach() + 2.0);
+    let (rows, columns) = (matrix(0.3, 8, 1) + 2.0, matrix(0.3, 1, 5) + 2.0);
     // A scale changes eps relative to the variance of about 0.5.
     assert!((loss(&(&a * rows)) / loss(&a) - 1.0).abs() < 1e-3);
     assert!((loss(&(&a * columns)) / loss(&a) - 1.0).abs() > 1e-2);
@@ -151,7 +98,7 @@ fn equal_views_with_uncorrelated_columns_have_no_loss_but_eps() {
 #[test]
 fn duplicated_columns_cost_lambda_for_each_ordered_pair() {
     for d in [3, 6] {
-        let column = matrix(0.2, 8, 1).detach();
+        let column = matrix(0.2, 8, 1);
         let z = column.expand([8, d], false).contiguous();
         let expected = 0.0051 * (d * (d - 1)) as f64;
         // Each C_ij is 1 / (1 + eps / variance), with a variance of about 0.5.
@@ -161,7 +108,7 @@ fn duplicated_columns_cost_lambda_for_each_ordered_pair() {
 
 #[test]
 fn swapping_permuting_and_affine_maps_change_nothing() {
-    let (a, b) = (matrix(0.2, 8, 4).detach(), matrix(0.9, 8, 4).detach());
+    let (a, b) = (matrix(0.2, 8, 4), matrix(0.9, 8, 4));
     let loss = plain;
     let expected = loss(&a, &b);
     close(loss(&b, &a), expected);
@@ -174,14 +121,14 @@ fn swapping_permuting_and_affine_maps_change_nothing() {
 
 #[test]
 fn one_dimension_has_no_redundancy() {
-    let (on, off) = parts(&cross_correlation(&matrix(0.2, 8, 1), &matrix(0.9, 8, 1), Normalise::Batch));
+    let (on, off) = parts(&cross_correlation(&leaf(0.2, 8, 1), &leaf(0.9, 8, 1), Normalise::Batch));
     assert!(number(&on) > 0.0 && number(&off) == 0.0);
 }
 
 #[test]
 fn a_constant_column_stays_finite() {
     let a = Tensor::ones([8, 4], (Kind::Double, Device::Cpu)).set_requires_grad(true);
-    let loss = barlow_twins(&a, &matrix(0.9, 8, 4), &Config::default());
+    let loss = barlow_twins(&a, &leaf(0.9, 8, 4), &Config::default());
     close(number(&loss), 4.0); // C = 0
     assert!(number(&Tensor::run_backward(&[&loss], &[&a], false, false)[0].norm()).is_finite());
 }
@@ -240,8 +187,8 @@ fn the_projector_is_as_deep_as_asked_and_unusable_numbers_are_refused() {
         let refused = BarlowTwins::check(&config).expect_err("a refusal").to_string();
         assert!(refused.starts_with(start), "{refused}");
     }
-    let given = Given::new(["a", "b"].map(|name| (name.to_string(), matrix(0.2, 1, 3))));
-    let refused = BarlowTwins::objective(&small(), &given).expect_err("a refusal").to_string();
+    let one = given(&[("a", &matrix(0.2, 1, 3)), ("b", &matrix(0.9, 1, 3))]);
+    let refused = BarlowTwins::objective(&small(), &one).expect_err("a refusal").to_string();
     assert!(refused.starts_with("`a` and `b` have one row"), "{refused}");
     let store = Store::new(0, Device::Cpu);
     let method = setup(&store, small());

@@ -22,15 +22,13 @@
 //!    without a target may have let it pass.
 
 use anyhow::{Result, ensure};
-use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise};
+use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one, not_negative, share};
 use selfsup_core::ema::Ema;
-use selfsup_core::encoder::Encoder;
-use selfsup_core::head::{Mlp, MlpStyle};
+use selfsup_core::head::{Mlp, MlpStyle, Network};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::{Progress, cosine};
-use selfsup_core::store::Path;
 use selfsup_core::tensor::normalise;
 use selfsup_core::{Tensor, no_grad};
 use serde::{Deserialize, Serialize};
@@ -69,12 +67,6 @@ impl Default for Config {
     }
 }
 
-/// f and g, online or target.
-struct Network {
-    encoder: Box<dyn Encoder>,
-    projector: Mlp,
-}
-
 pub struct Byol {
     config: Config,
     online: Network,
@@ -98,16 +90,7 @@ impl Method for Byol {
 
     /// Appendix B, table 6: the two views differ in blur and solarisation.
     fn views(&self) -> Vec<Recipe> {
-        let view = |blur, solarise| Recipe {
-            crop: Some(Crop { scale: [0.08, 1.0], ratio: [0.75, 1.3333333333333333] }),
-            flip: 0.5,
-            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.2, hue: 0.1, p: 0.8 }),
-            grey: 0.2,
-            blur: Some(Blur { p: blur, sigma: [0.1, 2.0] }),
-            solarise: Some(Solarise { p: solarise, threshold: 0.5 }),
-            ..Recipe::default()
-        };
-        vec![view(1.0, 0.0), view(0.1, 0.2)]
+        Recipe::byol().into()
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
@@ -138,13 +121,11 @@ impl Define for Byol {
 
     fn new(config: Config, setup: &Setup) -> Result<Byol> {
         let path = &setup.path;
-        let online = Network::new(path, &config, setup)?;
-        let predictor = config.predictor.then(|| head(&(path / "predictor"), config.output, &config));
-        let target = Network::new(&(path / "target").frozen(), &config, setup)?;
-        let average = |part: &str| {
-            Ema::new(path.store(), (path / part).name(), (path / "target" / part).name()) // sets target = online
-        };
-        let averages = [average("encoder")?, average("projector")?];
+        let Config { hidden, output, .. } = config;
+        let online = Network::new(path, setup, &[hidden, output], STYLE)?;
+        let predictor = config.predictor.then(|| Mlp::new(&(path / "predictor"), &[output, hidden, output], STYLE));
+        let target = Network::new(&(path / "target").frozen(), setup, &[hidden, output], STYLE)?;
+        let averages = Ema::of_network(path, "target")?; // sets target = online
         Ok(Byol { config, online, target, predictor, averages })
     }
 
@@ -173,19 +154,6 @@ impl Define for Byol {
     }
 }
 
-impl Network {
-    fn new(path: &Path, config: &Config, setup: &Setup) -> Result<Network> {
-        let encoder = setup.build_encoder(&(path / "encoder"))?;
-        let projector = head(&(path / "projector"), encoder.dim(), config);
-        Ok(Network { encoder, projector })
-    }
-
-    /// [B, C, S, S] -> [B, E].
-    fn project(&self, x: &Tensor, train: bool) -> Tensor {
-        self.projector.forward(&self.encoder.forward(x, train), train)
-    }
-}
-
 impl Byol {
     /// q(z), [B, E] -> [B, E].
     fn predict(&self, z: &Tensor) -> Tensor {
@@ -194,9 +162,7 @@ impl Byol {
 }
 
 /// Projector and predictor: linear, BatchNorm, ReLU, linear without bias (section 3.3).
-fn head(path: &Path, input: i64, config: &Config) -> Mlp {
-    Mlp::new(path, &[input, config.hidden, config.output], MlpStyle { norm: true, hidden_bias: true, last_bias: false })
-}
+const STYLE: MlpStyle = MlpStyle { norm: true, hidden_bias: true, last_bias: false };
 
 /// The loss of two views' predictions and targets, [B, E] each (equation 2 and the sum behind it). The caller stops the
 /// gradient of the targets.

@@ -1,68 +1,17 @@
 //! BYOL against lightly and PyTorch (`tests/golden.py`), closed forms, and what may reach the target.
 
 use super::*;
-use selfsup_core::method::{ImageShape, Shape, View};
+use selfsup_core::golden::{self, AT, against_golden, batch, close, close6, fixed, given, leaf, matrix, number};
 use selfsup_core::store::Store;
 use selfsup_core::{Device, Kind};
 
-/// `matrix` of golden.py: sin(1.3 m^2 + phase).
-fn matrix(phase: f64, n: i64, d: i64) -> Tensor {
-    let values: Vec<f64> = (0..n * d).map(|m| (1.3 * (m * m) as f64 + phase).sin()).collect();
-    Tensor::from_slice(&values).view([n, d]).set_requires_grad(true)
-}
-
-/// `fixed` of golden.py: sin(m + 1) and cos(2m + 1), 4 x 3.
-fn fixed() -> (Tensor, Tensor) {
-    let fill = |f: &dyn Fn(f64) -> f64| {
-        let values: Vec<f64> = (0..12).map(|m| f(f64::from(m))).collect();
-        Tensor::from_slice(&values).view([4, 3])
-    };
-    (fill(&|m| (m + 1.0).sin()), fill(&|m| (2.0 * m + 1.0).cos()))
-}
-
-fn number(x: &Tensor) -> f64 {
-    x.double_value(&[])
-}
-
-/// Differs by rounding in f64 alone.
-fn close(actual: f64, expected: f64) {
-    assert!((actual - expected).abs() < 1e-9 * expected.abs().max(1.0), "{actual} is not {expected}");
-}
-
-/// A golden value with six decimals.
-fn close6(actual: f64, expected: f64) {
-    assert!((actual - expected).abs() < 6e-7, "{actual} is not {expected}");
-}
-
-/// Loss and gradients against golden.py: the first three entries and the norm of each gradient.
-fn against_golden(loss: &Tensor, inputs: [&Tensor; 2], expected: f64, gradients: [[f64; 4]; 2]) {
-    close(number(loss), expected);
-    for (gradient, expected) in Tensor::run_backward(&[loss], &inputs, false, false).iter().zip(gradients) {
-        let flat = gradient.flatten(0, 1);
-        (0..3).for_each(|i| close(flat.double_value(&[i]), expected[i as usize]));
-        close(number(&gradient.norm()), expected[3]);
-    }
-}
-
 fn setup_with(store: &Store, config: Config) -> Byol {
-    let image = ImageShape { channels: 3, size: 16 };
-    let encoder = "convnet-tiny".parse().expect("a name");
-    Byol::new(config, &Setup::new(store.root(), encoder, Shape::Image(image), 8)).expect("a method")
+    Byol::new(config, &golden::setup(store, "convnet-tiny", 8)).expect("a method")
 }
 
 fn setup(store: &Store) -> Byol {
     setup_with(store, Config { hidden: 32, output: 8, ..Config::default() })
 }
-
-fn batch(n: usize) -> Batch {
-    let view = |phase| {
-        let x = matrix(phase, n as i64, 3 * 16 * 16).detach().to_kind(Kind::Float);
-        View { x: x.view([n as i64, 3, 16, 16]), params: Tensor::zeros([n as i64, 12], (Kind::Float, Device::Cpu)) }
-    };
-    Batch::new(vec![view(0.1), view(0.2)], (0..n).collect(), 0, 0)
-}
-
-const AT: Progress = Progress { step: 0, steps: 10, epoch: 0, epochs: 1 };
 
 #[test]
 fn distance_and_gradients_are_those_of_lightly() {
@@ -73,7 +22,7 @@ fn distance_and_gradients_are_those_of_lightly() {
     (32, 16, 0.493607957082, [[-4.668507186938e-03, -3.312192550010e-04, -3.028591431585e-03, 8.368079109911e-02], [3.309245012504e-03, -2.445335007195e-03, 4.604111506801e-03, 8.608769132856e-02]]),
     ];
     for (n, d, loss, gradients) in golden {
-        let (p, z) = (matrix(0.2, n, d), matrix(0.9, n, d));
+        let (p, z) = (leaf(0.2, n, d), leaf(0.9, n, d));
         against_golden(&distance(&p, &z), [&p, &z], loss, gradients);
     }
 }
@@ -88,8 +37,8 @@ fn with_negatives_loss_and_gradients_are_those_of_a_loop_over_rows() {
     ];
     let settings = [(1.0, 0.1), (0.5, 0.2), (1.0, 0.5)];
     for ((n, d, loss, gradients), (negatives, temperature)) in golden.into_iter().zip(settings) {
-        let p = [matrix(0.2, n, d), matrix(0.9, n, d)];
-        let z = [matrix(0.4, n, d).detach(), matrix(1.5, n, d).detach()];
+        let p = [leaf(0.2, n, d), leaf(0.9, n, d)];
+        let z = [matrix(0.4, n, d), matrix(1.5, n, d)];
         let config = Config { negatives, temperature, ..Config::default() };
         against_golden(&both_directions(&p, &z, &config), [&p[0], &p[1]], loss, gradients);
     }
@@ -97,7 +46,7 @@ fn with_negatives_loss_and_gradients_are_those_of_a_loop_over_rows() {
 
 /// The loss of tensors by name.
 fn objective(config: &Config, tensors: &[(&str, &Tensor)]) -> Result<Tensor> {
-    Byol::objective(config, &Given::new(tensors.iter().map(|(name, x)| ((*name).to_string(), x.shallow_clone()))))
+    Byol::objective(config, &given(tensors))
 }
 
 #[test]
@@ -115,8 +64,8 @@ fn the_fixed_input_gives_the_reference_values() {
 
 #[test]
 fn the_loss_of_given_tensors_takes_targets_where_there_are_some_and_stops_their_gradient() {
-    let (p_a, p_b) = (matrix(0.2, 4, 3), matrix(0.9, 4, 3));
-    let (z_a, z_b) = (matrix(0.4, 4, 3), matrix(1.5, 4, 3));
+    let (p_a, p_b) = (leaf(0.2, 4, 3), leaf(0.9, 4, 3));
+    let (z_a, z_b) = (leaf(0.4, 4, 3), leaf(1.5, 4, 3));
     let config = Config::default();
     let all = [("a", &p_a), ("b", &p_b), ("target_a", &z_a), ("target_b", &z_b)];
     let loss = objective(&config, &all).expect("a loss");
@@ -135,7 +84,7 @@ fn the_loss_of_given_tensors_takes_targets_where_there_are_some_and_stops_their_
     let error = objective(&alone, &[("a", &one), ("b", &other)]).expect_err("a refusal").to_string();
     assert!(error.starts_with("`a` and `b` have one row"), "{error}");
     drop(objective(&config, &[("a", &one), ("b", &other)]).expect("a cosine needs one row"));
-    let short = matrix(0.4, 3, 3);
+    let short = leaf(0.4, 3, 3);
     let uneven = refused(&[("a", &p_a), ("b", &p_b), ("target_a", &short), ("target_b", &z_b)]);
     assert!(uneven.starts_with("`target_a` is [3, 3]; expected [4, 3]"), "{uneven}");
 }
@@ -159,7 +108,7 @@ fn a_rate_of_zero_makes_the_target_the_online_network_and_a_rate_of_one_leaves_i
 
 #[test]
 fn closed_forms_and_invariances() {
-    let (p, z) = (matrix(0.2, 6, 4).detach(), matrix(0.9, 6, 4).detach());
+    let (p, z) = (matrix(0.2, 6, 4), matrix(0.9, 6, 4));
     close(number(&distance(&p, &p)), 0.0);
     close(number(&distance(&p, &-&p)), 4.0);
     let expected = number(&distance(&p, &z));

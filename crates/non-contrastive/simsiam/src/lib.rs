@@ -18,10 +18,9 @@
 //!    takes it out.
 
 use anyhow::{Result, ensure};
-use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
+use selfsup_core::augment::Recipe;
 use selfsup_core::check::at_least_one;
-use selfsup_core::encoder::Encoder;
-use selfsup_core::head::{Mlp, MlpStyle};
+use selfsup_core::head::{Mlp, MlpStyle, Network, widths};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
@@ -94,14 +93,13 @@ impl Default for Config {
 
 pub struct SimSiam {
     config: Config,
-    encoder: Box<dyn Encoder>,
-    projector: Mlp,
+    network: Network,
     predictor: Option<Mlp>,
 }
 
 impl Method for SimSiam {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let (z_1, z_2) = (self.project(&batch.views[0].x, true), self.project(&batch.views[1].x, true)); // [B, D]
+        let [z_1, z_2] = [0, 1].map(|view| self.network.project(&batch.views[view].x, true)); // [B, D]
         let (p_1, p_2) = (self.predict(&z_1), self.predict(&z_2)); // [B, D]
         let std = no_grad(|| (spread(&z_1) + spread(&z_2)) / 2.0);
         Loss::new(negative_cosine([&p_1, &p_2], [&z_1, &z_2], &self.config)).with("std", std)
@@ -109,23 +107,15 @@ impl Method for SimSiam {
 
     /// Section 3, baseline settings: MoCo v2's table.
     fn views(&self) -> Vec<Recipe> {
-        let view = Recipe {
-            crop: Some(Crop { scale: [0.2, 1.0], ratio: [0.75, 1.3333333333333333] }),
-            flip: 0.5,
-            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 0.8 }),
-            grey: 0.2,
-            blur: Some(Blur { p: 0.5, sigma: [0.1, 2.0] }),
-            ..Recipe::default()
-        };
-        vec![view.clone(), view]
+        vec![Recipe::moco_v2(); 2]
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
-        self.encoder.forward(x, train)
+        self.network.encoder.forward(x, train)
     }
 
     fn embedding(&self, x: &Tensor) -> Option<Tensor> {
-        Some(self.project(x, false))
+        Some(self.network.project(x, false))
     }
 }
 
@@ -147,14 +137,11 @@ impl Define for SimSiam {
     fn new(config: Config, setup: &Setup) -> Result<SimSiam> {
         let Config { layers, hidden, output, predictor_hidden, norm, .. } = config;
         let path = &setup.path;
-        let encoder = setup.build_encoder(&(path / "encoder"))?;
-        let mut widths = vec![hidden; layers + 1];
-        widths[0] = encoder.dim();
-        widths[layers] = output;
         let style = |last_bias| MlpStyle { norm: norm != Norm::None, hidden_bias: norm == Norm::None, last_bias };
-        let projector = match norm {
-            Norm::Default => Mlp::with_final_norm(&(path / "projector"), &widths, style(false)),
-            Norm::None | Norm::Hidden => Mlp::new(&(path / "projector"), &widths, style(true)),
+        let widths = widths(layers, hidden, output);
+        let network = match norm {
+            Norm::Default => Network::with_final_norm(path, setup, &widths, style(false))?,
+            Norm::None | Norm::Hidden => Network::new(path, setup, &widths, style(true))?,
         };
         let place = path / "predictor";
         let place = match config.predictor {
@@ -163,7 +150,7 @@ impl Define for SimSiam {
             Predictor::Mlp => Some(if config.fixed_rate { place.fixed_rate() } else { place }),
         };
         let predictor = place.map(|place| Mlp::new(&place, &[output, predictor_hidden, output], style(true)));
-        Ok(SimSiam { config, encoder, projector, predictor })
+        Ok(SimSiam { config, network, predictor })
     }
 
     const INPUTS: &'static [&'static str] = &["a", "b", "target_a", "target_b"];
@@ -186,11 +173,6 @@ impl Define for SimSiam {
 }
 
 impl SimSiam {
-    /// f(x), [B, C, S, S] -> [B, D].
-    fn project(&self, x: &Tensor, train: bool) -> Tensor {
-        self.projector.forward(&self.encoder.forward(x, train), train)
-    }
-
     /// h(z), [B, D] -> [B, D].
     fn predict(&self, z: &Tensor) -> Tensor {
         self.predictor.as_ref().map_or_else(|| z.shallow_clone(), |h| h.forward(z, true))

@@ -2,65 +2,11 @@
 
 use super::*;
 use selfsup_core::Device;
-use selfsup_core::method::{ImageShape, Shape, View};
+use selfsup_core::golden::{AT, against_golden, batch, close, fixed, given, leaf, number, setup};
 use selfsup_core::store::Store;
 
 fn small(config: Config) -> Config {
     Config { hidden: 32, output: 16, predictor_hidden: 8, ..config }
-}
-
-/// `matrix` of golden.py: sin(1.3 m^2 + phase).
-fn matrix(phase: f64, n: i64, d: i64) -> Tensor {
-    let values: Vec<f64> = (0..n * d).map(|m| (1.3 * (m * m) as f64 + phase).sin()).collect();
-    Tensor::from_slice(&values).view([n, d]).set_requires_grad(true)
-}
-
-/// `fixed` of golden.py: sin(m + 1) and cos(2m + 1), 4 x 3.
-fn fixed() -> (Tensor, Tensor) {
-    let fill = |f: &dyn Fn(f64) -> f64| {
-        let values: Vec<f64> = (0..12).map(|m| f(f64::from(m))).collect();
-        Tensor::from_slice(&values).view([4, 3])
-    };
-    (fill(&|m| (m + 1.0).sin()), fill(&|m| (2.0 * m + 1.0).cos()))
-}
-
-fn number(x: &Tensor) -> f64 {
-    x.double_value(&[])
-}
-
-/// Differs by rounding in f64 alone.
-fn close(actual: f64, expected: f64) {
-    assert!((actual - expected).abs() < 1e-9 * expected.abs().max(1.0), "{actual} is not {expected}");
-}
-
-/// Loss and gradients against golden.py: the first three entries and the norm of each gradient.
-fn against_golden<const N: usize>(loss: &Tensor, inputs: [&Tensor; N], expected: f64, gradients: [[f64; 4]; N]) {
-    close(number(loss), expected);
-    for (gradient, expected) in Tensor::run_backward(&[loss], &inputs, false, false).iter().zip(gradients) {
-        let flat = gradient.flatten(0, 1);
-        (0..3).for_each(|i| close(flat.double_value(&[i]), expected[i as usize]));
-        close(number(&gradient.norm()), expected[3]);
-    }
-}
-
-const IMAGE: ImageShape = ImageShape { channels: 3, size: 16 };
-
-fn setup<'a>(store: &'a Store, encoder: &str) -> Setup<'a> {
-    Setup::new(store.root(), encoder.parse().expect("a name"), Shape::Image(IMAGE), 8)
-}
-
-fn batch(n: usize) -> Batch {
-    let view = |phase| {
-        let x = matrix(phase, n as i64, 3 * 16 * 16).detach().to_kind(Kind::Float);
-        View { x: x.view([n as i64, 3, 16, 16]), params: Tensor::zeros([n as i64, 12], (Kind::Float, Device::Cpu)) }
-    };
-    Batch::new(vec![view(0.1), view(0.2)], (0..n).collect(), 0, 0)
-}
-
-const AT: Progress = Progress { step: 0, steps: 10, epoch: 0, epochs: 1 };
-
-fn given(tensors: &[(&str, &Tensor)]) -> Given {
-    Given::new(tensors.iter().map(|(name, x)| (name.to_string(), x.shallow_clone())))
 }
 
 #[test]
@@ -72,7 +18,7 @@ fn loss_and_gradients_are_those_of_lightly() {
     (32, 16, -0.893676762592, [[-6.886582782932e-04, -4.885863355307e-05, -4.467519224913e-04, 1.271936770731e-02], [6.176826657410e-04, -4.564307085655e-04, 8.593742252821e-04, 1.632516017221e-02]]),
     ];
     for (n, d, loss, gradients) in golden {
-        let [a, b, c, e] = [0.2, 0.9, 0.4, 0.6].map(|phase| matrix(phase, n, d));
+        let [a, b, c, e] = [0.2, 0.9, 0.4, 0.6].map(|phase| leaf(phase, n, d));
         let config = Config::default();
         against_golden(&negative_cosine([&a, &b], [&c, &e], &config), [&a, &b], loss, gradients);
     }
@@ -88,7 +34,7 @@ fn without_the_stop_gradient_the_targets_have_one_too() {
     ];
     let config = Config { stop_gradient: false, ..Config::default() };
     for (n, d, loss, gradients) in golden {
-        let [a, b, c, e] = [0.2, 0.9, 0.4, 0.6].map(|phase| matrix(phase, n, d));
+        let [a, b, c, e] = [0.2, 0.9, 0.4, 0.6].map(|phase| leaf(phase, n, d));
         against_golden(&negative_cosine([&a, &b], [&c, &e], &config), [&a, &b, &c, &e], loss, gradients);
     }
 }
@@ -105,7 +51,7 @@ fn the_fixed_input_gives_the_reference_value() {
 #[test]
 fn closed_forms() {
     let config = Config::default();
-    let z = matrix(0.2, 6, 4);
+    let z = leaf(0.2, 6, 4);
     close(number(&negative_cosine([&z, &z], [&z, &z], &config)), -1.0);
     close(number(&negative_cosine([&z, &z], [&-&z, &-&z], &config)), 1.0);
     let basis = Tensor::eye(4, (Kind::Double, Device::Cpu));
@@ -117,7 +63,7 @@ fn closed_forms() {
 
 #[test]
 fn no_gradient_reaches_the_targets() {
-    let [a, b, c, e] = [0.2, 0.9, 0.4, 0.6].map(|phase| matrix(phase, 6, 4));
+    let [a, b, c, e] = [0.2, 0.9, 0.4, 0.6].map(|phase| leaf(phase, 6, 4));
     negative_cosine([&a, &b], [&c, &e], &Config::default()).backward();
     assert!(a.grad().defined() && b.grad().defined());
     assert!(!c.grad().defined() && !e.grad().defined());
@@ -127,7 +73,7 @@ fn no_gradient_reaches_the_targets() {
 /// stop-gradient. It has the same minimum, all rows equal.
 #[test]
 fn with_the_identity_for_a_predictor_the_stop_gradient_halves_the_gradient() {
-    let (a, b) = (matrix(0.2, 6, 4), matrix(0.9, 6, 4));
+    let (a, b) = (leaf(0.2, 6, 4), leaf(0.9, 6, 4));
     let gradients = |stop_gradient| {
         let loss = negative_cosine([&a, &b], [&a, &b], &Config { stop_gradient, ..Config::default() });
         Tensor::run_backward(&[&loss], &[&a, &b], false, false)
@@ -139,7 +85,7 @@ fn with_the_identity_for_a_predictor_the_stop_gradient_halves_the_gradient() {
 
 #[test]
 fn an_asymmetric_loss_predicts_the_second_view_from_the_first() {
-    let [a, b, c, e] = [0.2, 0.9, 0.4, 0.6].map(|phase| matrix(phase, 6, 4));
+    let [a, b, c, e] = [0.2, 0.9, 0.4, 0.6].map(|phase| leaf(phase, 6, 4));
     let config = Config { symmetric: false, ..Config::default() };
     let loss = negative_cosine([&a, &b], [&c, &e], &config);
     close(number(&loss), number(&negative_cosine([&a, &a], [&e, &e], &Config::default())));
@@ -150,10 +96,10 @@ fn an_asymmetric_loss_predicts_the_second_view_from_the_first() {
 #[test]
 fn the_loss_is_that_of_two_forwards_and_trains_everything() {
     let store = Store::new(0, Device::Cpu);
-    let mut method = SimSiam::new(small(Config::default()), &setup(&store, "convnet-tiny")).expect("a method");
+    let mut method = SimSiam::new(small(Config::default()), &setup(&store, "convnet-tiny", 8)).expect("a method");
     let batch = batch(4);
     let Loss { total, parts } = method.loss(&batch, AT);
-    let [z_1, z_2] = [0, 1].map(|i| method.project(&batch.views[i].x, true));
+    let [z_1, z_2] = [0, 1].map(|i| method.network.project(&batch.views[i].x, true));
     let (p_1, p_2) = (method.predict(&z_1), method.predict(&z_2));
     let expected = negative_cosine([&p_1, &p_2], [&z_1, &z_2], &method.config);
     // The same operations in f32, in whatever order threads add.
@@ -170,7 +116,7 @@ fn the_loss_is_that_of_two_forwards_and_trains_everything() {
 /// Trained variables below `place`, without it.
 fn trained(config: Config, place: &str) -> Vec<String> {
     let store = Store::new(0, Device::Cpu);
-    SimSiam::new(small(config), &setup(&store, "convnet-tiny")).expect("a method");
+    SimSiam::new(small(config), &setup(&store, "convnet-tiny", 8)).expect("a method");
     let below = store.trainable().into_iter().filter_map(|v| Some(v.name.strip_prefix(place)?.to_string()));
     below.collect()
 }
@@ -193,8 +139,8 @@ fn the_heads_have_norms_and_biases_where_the_paper_has_them() {
 #[test]
 fn the_projections_are_centred_and_scaled_over_each_view() {
     let store = Store::new(0, Device::Cpu);
-    let method = SimSiam::new(small(Config::default()), &setup(&store, "convnet-tiny")).expect("a method");
-    let z = method.project(&batch(4).views[0].x, true);
+    let method = SimSiam::new(small(Config::default()), &setup(&store, "convnet-tiny", 8)).expect("a method");
+    let z = method.network.project(&batch(4).views[0].x, true);
     // f32, and 1e-5 beside variances that an untrained network makes as small as 1e-3.
     assert!(number(&z.mean_dim([0].as_slice(), false, Kind::Float).abs().max()) < 1e-4);
     assert!(number(&(z.std_dim([0].as_slice(), false, false) - 1.0).abs().max()) < 2e-2);
@@ -205,7 +151,7 @@ fn the_predictors_rate_is_fixed_or_not_and_nothing_elses() {
     for fixed_rate in [true, false] {
         let store = Store::new(0, Device::Cpu);
         let config = small(Config { fixed_rate, ..Config::default() });
-        SimSiam::new(config, &setup(&store, "convnet-tiny")).expect("a method");
+        SimSiam::new(config, &setup(&store, "convnet-tiny", 8)).expect("a method");
         for v in store.trainable() {
             assert_eq!(v.fixed_rate, fixed_rate && v.name.starts_with("predictor."), "{}", v.name);
         }
@@ -216,7 +162,7 @@ fn the_predictors_rate_is_fixed_or_not_and_nothing_elses() {
 fn a_fixed_predictor_is_random_and_passes_a_gradient_on() {
     let store = Store::new(0, Device::Cpu);
     let config = small(Config { predictor: Predictor::Fixed, ..Config::default() });
-    let mut method = SimSiam::new(config, &setup(&store, "convnet-tiny")).expect("a method");
+    let mut method = SimSiam::new(config, &setup(&store, "convnet-tiny", 8)).expect("a method");
     method.loss(&batch(4), AT).total.backward();
     assert!(store.trainable().iter().all(|v| !v.name.starts_with("predictor.")));
     assert!(store.trainable().iter().all(|v| number(&v.tensor.grad().norm()) > 0.0));
@@ -228,8 +174,8 @@ fn without_a_predictor_the_prediction_is_the_projection() {
     assert!(trained(Config { predictor: Predictor::None, ..Config::default() }, "predictor.").is_empty());
     let store = Store::new(0, Device::Cpu);
     let config = small(Config { predictor: Predictor::None, ..Config::default() });
-    let mut method = SimSiam::new(config, &setup(&store, "convnet-tiny")).expect("a method");
-    let z = matrix(0.2, 4, 16);
+    let mut method = SimSiam::new(config, &setup(&store, "convnet-tiny", 8)).expect("a method");
+    let z = leaf(0.2, 4, 16);
     assert_eq!(method.predict(&z), z);
     method.loss(&batch(4), AT).total.backward();
     assert!(store.trainable().iter().all(|v| number(&v.tensor.grad().norm()) > 0.0));
@@ -246,7 +192,7 @@ fn the_logged_spread_is_one_on_the_sphere_and_zero_at_collapse() {
 
 #[test]
 fn the_objective_takes_targets_or_does_without() {
-    let [a, b, c, e] = [0.2, 0.9, 0.4, 0.6].map(|phase| matrix(phase, 6, 4));
+    let [a, b, c, e] = [0.2, 0.9, 0.4, 0.6].map(|phase| leaf(phase, 6, 4));
     let config = Config::default();
     let alone = SimSiam::objective(&config, &given(&[("a", &a), ("b", &b)])).expect("a loss");
     close(number(&alone), number(&negative_cosine([&a, &b], [&a, &b], &config)));
@@ -257,8 +203,8 @@ fn the_objective_takes_targets_or_does_without() {
         let refusal = SimSiam::objective(&config, &given(&[("a", &a), ("b", &b), ("target_b", target)]));
         refusal.expect_err("a refusal").to_string()
     };
-    assert!(refused(&matrix(0.1, 5, 4)).contains("`target_b` has 5 rows; expected 6"));
-    assert!(refused(&matrix(0.1, 6, 3)).contains("`target_b` has 3 columns"));
+    assert!(refused(&leaf(0.1, 5, 4)).contains("`target_b` has 5 rows; expected 6"));
+    assert!(refused(&leaf(0.1, 6, 3)).contains("`target_b` has 3 columns"));
 }
 
 #[test]

@@ -21,10 +21,9 @@
 
 use anyhow::{Result, ensure};
 use selfsup_core::Tensor;
-use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise};
+use selfsup_core::augment::Recipe;
 use selfsup_core::check::{at_least_one, not_negative};
-use selfsup_core::encoder::Encoder;
-use selfsup_core::head::{Mlp, MlpStyle};
+use selfsup_core::head::{MlpStyle, Network, widths};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
@@ -55,13 +54,12 @@ impl Default for Config {
 
 pub struct VicReg {
     config: Config,
-    encoder: Box<dyn Encoder>,
-    expander: Mlp,
+    network: Network,
 }
 
 impl Method for VicReg {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let (z, z_) = (self.expand(&batch.views[0].x, true), self.expand(&batch.views[1].x, true)); // [n, d]
+        let [z, z_] = [0, 1].map(|view| self.network.project(&batch.views[view].x, true)); // [n, d]
         let (s, v, c) = terms(&z, &z_);
         let total = self.config.weigh(&s, &v, &c);
         Loss::new(total).with("invariance", s).with("variance", v).with("covariance", c)
@@ -69,24 +67,15 @@ impl Method for VicReg {
 
     /// The authors' code, BYOL's table: the two views differ in blur and solarisation.
     fn views(&self) -> Vec<Recipe> {
-        let view = |blur, solarise| Recipe {
-            crop: Some(Crop { scale: [0.08, 1.0], ratio: [0.75, 1.3333333333333333] }),
-            flip: 0.5,
-            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.2, hue: 0.1, p: 0.8 }),
-            grey: 0.2,
-            blur: Some(Blur { p: blur, sigma: [0.1, 2.0] }),
-            solarise: Some(Solarise { p: solarise, threshold: 0.5 }),
-            ..Recipe::default()
-        };
-        vec![view(1.0, 0.0), view(0.1, 0.2)]
+        Recipe::byol().into()
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
-        self.encoder.forward(x, train)
+        self.network.encoder.forward(x, train)
     }
 
     fn embedding(&self, x: &Tensor) -> Option<Tensor> {
-        Some(self.expand(x, false))
+        Some(self.network.project(x, false))
     }
 }
 
@@ -111,13 +100,9 @@ impl Define for VicReg {
 
     fn new(config: Config, setup: &Setup) -> Result<VicReg> {
         let Config { hidden, output, layers, .. } = config;
-        let encoder = setup.build_encoder(&(&setup.path / "encoder"))?;
-        let mut widths = vec![hidden; layers + 1];
-        widths[0] = encoder.dim();
-        widths[layers] = output;
         let style = MlpStyle { norm: true, hidden_bias: true, last_bias: false };
-        let expander = Mlp::new(&(&setup.path / "projector"), &widths, style);
-        Ok(VicReg { config, encoder, expander })
+        let network = Network::new(&setup.path, setup, &widths(layers, hidden, output), style)?;
+        Ok(VicReg { config, network })
     }
 
     const INPUTS: &'static [&'static str] = &["a", "b"];
@@ -126,13 +111,6 @@ impl Define for VicReg {
         let (a, b) = given.pair()?;
         ensure!(a.size()[0] >= 2, "`a` and `b` have one row; expected at least 2, since one has no variance");
         Ok(vicreg(a, b, config))
-    }
-}
-
-impl VicReg {
-    /// [B, C, S, S] -> [B, d].
-    fn expand(&self, x: &Tensor, train: bool) -> Tensor {
-        self.expander.forward(&self.encoder.forward(x, train), train)
     }
 }
 

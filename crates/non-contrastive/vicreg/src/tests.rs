@@ -1,63 +1,9 @@
 //! VICReg against lightly (`tests/golden.py`), its three versions, closed forms and invariances.
 
 use super::*;
-use selfsup_core::method::{ImageShape, Shape, View};
+use selfsup_core::golden::{AT, against_golden, batch, close, fixed, given, leaf, matrix, number, setup};
 use selfsup_core::store::Store;
 use selfsup_core::{Device, Kind};
-
-/// `matrix` of golden.py: sin(1.3 m^2 + phase).
-fn matrix(phase: f64, n: i64, d: i64) -> Tensor {
-    let values: Vec<f64> = (0..n * d).map(|m| (1.3 * (m * m) as f64 + phase).sin()).collect();
-    Tensor::from_slice(&values).view([n, d]).set_requires_grad(true)
-}
-
-/// `fixed` of golden.py: sin(m + 1) and cos(2m + 1), 4 x 3.
-fn fixed() -> (Tensor, Tensor) {
-    let fill = |f: &dyn Fn(f64) -> f64| {
-        let values: Vec<f64> = (0..12).map(|m| f(f64::from(m))).collect();
-        Tensor::from_slice(&values).view([4, 3])
-    };
-    (fill(&|m| (m + 1.0).sin()), fill(&|m| (2.0 * m + 1.0).cos()))
-}
-
-fn number(x: &Tensor) -> f64 {
-    x.double_value(&[])
-}
-
-/// Differs by rounding in f64 alone.
-fn close(actual: f64, expected: f64) {
-    assert!((actual - expected).abs() < 1e-9 * expected.abs().max(1.0), "{actual} is not {expected}");
-}
-
-/// Loss and gradients against golden.py: the first three entries and the norm of each gradient.
-fn against_golden<const N: usize>(loss: &Tensor, inputs: [&Tensor; N], expected: f64, gradients: [[f64; 4]; N]) {
-    close(number(loss), expected);
-    for (gradient, expected) in Tensor::run_backward(&[loss], &inputs, false, false).iter().zip(gradients) {
-        let flat = gradient.flatten(0, 1);
-        (0..3).for_each(|i| close(flat.double_value(&[i]), expected[i as usize]));
-        close(number(&gradient.norm()), expected[3]);
-    }
-}
-
-const IMAGE: ImageShape = ImageShape { channels: 3, size: 16 };
-
-fn setup<'a>(store: &'a Store, encoder: &str) -> Setup<'a> {
-    Setup::new(store.root(), encoder.parse().expect("a name"), Shape::Image(IMAGE), 8)
-}
-
-fn batch(n: usize) -> Batch {
-    let view = |phase| {
-        let x = matrix(phase, n as i64, 3 * 16 * 16).detach().to_kind(Kind::Float);
-        View { x: x.view([n as i64, 3, 16, 16]), params: Tensor::zeros([n as i64, 12], (Kind::Float, Device::Cpu)) }
-    };
-    Batch::new(vec![view(0.1), view(0.2)], (0..n).collect(), 0, 0)
-}
-
-const AT: Progress = Progress { step: 0, steps: 10, epoch: 0, epochs: 1 };
-
-fn given(tensors: &[(&str, &Tensor)]) -> Given {
-    Given::new(tensors.iter().map(|(name, x)| (name.to_string(), x.shallow_clone())))
-}
 
 const fn weights(invariance: f64, variance: f64, covariance: f64) -> Config {
     Config { invariance, variance, covariance, hidden: 32, output: 16, layers: 3 }
@@ -75,7 +21,7 @@ fn loss_and_gradients_are_those_of_lightly() {
     (32, 16, 4.74196467028, [[2.892169223702e-02, 1.113793031892e-01, -7.916930265228e-02, 1.013113304519e+00], [1.998622353592e-02, 2.633835729457e-02, 6.455344240538e-03, 9.760646613185e-01]]),
     ];
     for ((n, d, loss, gradients), config) in golden.into_iter().zip([OFFICIAL, OFFICIAL, weights(1.0, 2.0, 30.0)]) {
-        let (a, b) = (matrix(0.2, n, d), matrix(0.9, n, d));
+        let (a, b) = (leaf(0.2, n, d), leaf(0.9, n, d));
         against_golden(&vicreg(&a, &b, &config), [&a, &b], loss, gradients);
     }
 }
@@ -137,10 +83,10 @@ fn the_variance_is_unbiased_and_stands_below_the_root_with_its_eps() {
 
 #[test]
 fn scaling_moving_and_swapping() {
-    let (a, b) = (matrix(0.2, 8, 5).detach(), matrix(0.9, 8, 5).detach());
+    let (a, b) = (matrix(0.2, 8, 5), matrix(0.9, 8, 5));
     let value = |a: &Tensor, b: &Tensor| number(&vicreg(a, b, &OFFICIAL));
     close(value(&b, &a), value(&a, &b));
-    let by = matrix(0.3, 1, 5).detach() * 3.0;
+    let by = matrix(0.3, 1, 5) * 3.0;
     close(value(&(&a + &by), &(&b + &by)), value(&a, &b));
     assert!((value(&(&a + &by), &b) - value(&a, &b)).abs() > 1e-2, "the invariance term is not centred");
     for z in [&a, &b] {
@@ -155,7 +101,7 @@ fn scaling_moving_and_swapping() {
 
 #[test]
 fn a_weight_of_zero_leaves_its_term_out() {
-    let (a, b) = (matrix(0.2, 8, 5), matrix(0.9, 8, 5));
+    let (a, b) = (leaf(0.2, 8, 5), leaf(0.9, 8, 5));
     let (s, v, c) = terms(&a, &b);
     close(number(&vicreg(&a, &b, &weights(2.0, 0.0, 0.0))), 2.0 * number(&s));
     close(number(&vicreg(&a, &b, &weights(0.0, 2.0, 0.0))), 2.0 * number(&v));
@@ -165,10 +111,10 @@ fn a_weight_of_zero_leaves_its_term_out() {
 #[test]
 fn the_loss_is_that_of_two_forwards_and_trains_everything() {
     let store = Store::new(0, Device::Cpu);
-    let mut method = VicReg::new(OFFICIAL, &setup(&store, "convnet-tiny")).expect("a method");
+    let mut method = VicReg::new(OFFICIAL, &setup(&store, "convnet-tiny", 8)).expect("a method");
     let batch = batch(4);
     let Loss { total, parts } = method.loss(&batch, AT);
-    let [z, z_] = [0, 1].map(|i| method.expand(&batch.views[i].x, true));
+    let [z, z_] = [0, 1].map(|i| method.network.project(&batch.views[i].x, true));
     // The same operations in f32, in whatever order threads add: 7 digits of a loss of about 20.
     assert!((number(&total) - number(&vicreg(&z, &z_, &OFFICIAL))).abs() < 1e-4);
     assert_eq!(parts.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["invariance", "variance", "covariance"]);
@@ -189,7 +135,7 @@ fn the_loss_is_that_of_two_forwards_and_trains_everything() {
 #[test]
 fn the_expander_ends_without_a_norm_and_a_bias() {
     let store = Store::new(0, Device::Cpu);
-    VicReg::new(OFFICIAL, &setup(&store, "convnet-tiny")).expect("a method");
+    VicReg::new(OFFICIAL, &setup(&store, "convnet-tiny", 8)).expect("a method");
     let names: Vec<String> = store.below("projector.2").into_iter().map(|v| v.name).collect();
     assert_eq!(names, ["projector.2.weight"]);
     assert!(store.below("projector.1").iter().any(|v| v.name == "projector.1.bias"));
@@ -203,7 +149,7 @@ fn unusable_numbers_are_refused() {
     assert!(refusal(&weights(25.0, 25.0, f64::INFINITY)).starts_with("covariance is inf"));
     assert!(refusal(&weights(0.0, 0.0, 0.0)).contains("at least one above 0"));
     assert!(refusal(&Config { layers: 0, ..OFFICIAL }).starts_with("layers is 0"));
-    let one = matrix(0.2, 1, 3);
+    let one = leaf(0.2, 1, 3);
     let refused = VicReg::objective(&OFFICIAL, &given(&[("a", &one), ("b", &one)]));
     assert!(refused.expect_err("a refusal").to_string().contains("one row"));
 }
