@@ -211,16 +211,16 @@ impl Optimiser {
             ensure!(rate.is_finite() && rate >= 0.0, "a learning rate must be a number of 0 or more, but is {rate}");
         }
         let grads: Vec<Tensor> = self.variables.iter().map(|v| v.tensor.grad()).collect();
-        for (fixed_rate, role) in
-            [(false, Role::Weight), (false, Role::NoDecay), (true, Role::Weight), (true, Role::NoDecay)]
-        {
-            let belongs = |v: &Variable| v.fixed_rate == fixed_rate && v.role == role;
-            let group: Vec<usize> =
-                (0..grads.len()).filter(|&i| grads[i].defined() && belongs(&self.variables[i])).collect();
-            if group.is_empty() {
-                continue;
+        // Variables of one role and one rate are stepped together.
+        let mut groups: Vec<(Role, f64, Vec<usize>)> = Vec::new();
+        for (i, v) in self.variables.iter().enumerate().filter(|(i, _)| grads[*i].defined()) {
+            let rate = v.rate * if v.fixed_rate { peak } else { rate };
+            match groups.iter_mut().find(|(role, of_group, _)| *role == v.role && *of_group == rate) {
+                Some((_, _, group)) => group.push(i),
+                None => groups.push((v.role, rate, vec![i])),
             }
-            let rate = if fixed_rate { peak } else { rate };
+        }
+        for (role, rate, group) in groups {
             self.step_group(&group, &grads, rate, role).map_err(|error| self.blame(&group, &grads, error))?;
         }
         Ok(())

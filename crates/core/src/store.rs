@@ -23,6 +23,8 @@ pub struct Variable {
     pub role: Role,
     /// Whether its learning rate stays at the peak instead of following the schedule (SimSiam's predictor).
     pub fixed_rate: bool,
+    /// A factor on its learning rate (BYOL's faster predictor).
+    pub rate: f64,
 }
 
 impl Variable {
@@ -33,6 +35,7 @@ impl Variable {
             tensor: self.tensor.shallow_clone(),
             role: self.role,
             fixed_rate: self.fixed_rate,
+            rate: self.rate,
         }
     }
 }
@@ -70,7 +73,7 @@ impl Store {
 
     /// The place from which a method makes its variables.
     pub fn root(&self) -> Path<'_> {
-        Path { store: self, prefix: String::new(), frozen: false, fixed_rate: false }
+        Path { store: self, prefix: String::new(), frozen: false, fixed_rate: false, rate: 1.0 }
     }
 
     /// All variables, in the order of their creation; the tensors share memory with the store.
@@ -102,6 +105,7 @@ pub struct Path<'a> {
     prefix: String,
     frozen: bool,
     fixed_rate: bool,
+    rate: f64,
 }
 
 impl<'a> Path<'a> {
@@ -113,6 +117,11 @@ impl<'a> Path<'a> {
     /// The same place; variables made below it are trained at the schedule's peak rate throughout.
     pub fn fixed_rate(&self) -> Path<'a> {
         Path { fixed_rate: true, ..self.clone() }
+    }
+
+    /// The same place; variables made below it are trained at `factor` times the learning rate.
+    pub fn rate(&self, factor: f64) -> Path<'a> {
+        Path { rate: self.rate * factor, ..self.clone() }
     }
 
     /// Its name: parts joined by dots, empty at the root.
@@ -177,7 +186,8 @@ impl<'a> Path<'a> {
         let tensor = tensor.to_device(self.store.device).set_requires_grad(role != Role::Buffer);
         let mut variables = self.store.variables.borrow_mut();
         assert!(variables.iter().all(|v| v.name != name), "the store has a variable `{name}` already");
-        variables.push(Variable { name, tensor: tensor.shallow_clone(), role, fixed_rate: self.fixed_rate });
+        let Path { fixed_rate, rate, .. } = *self;
+        variables.push(Variable { name, tensor: tensor.shallow_clone(), role, fixed_rate, rate });
         tensor
     }
 }

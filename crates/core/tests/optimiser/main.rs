@@ -104,7 +104,7 @@ fn lars_closed_form() {
 /// A variable and a second handle on it.
 fn vector(values: &[f32], role: Role) -> (Variable, Tensor) {
     let tensor = Tensor::from_slice(values).set_requires_grad(true);
-    (Variable { name: "p".into(), tensor: tensor.shallow_clone(), role, fixed_rate: false }, tensor)
+    (Variable { name: "p".into(), tensor: tensor.shallow_clone(), role, fixed_rate: false, rate: 1.0 }, tensor)
 }
 
 #[test]
@@ -128,6 +128,28 @@ fn lars_at_the_edges_stays_finite() {
                 }
             }
         }
+    }
+}
+
+/// A factor on a variable's rate is that factor on the run's rate, for this variable alone.
+#[test]
+fn a_variable_may_have_a_multiple_of_the_rate() {
+    for text in EACH {
+        let config = config(text);
+        let stepped = |factor: f64, rate: f64, fixed_rate: bool| {
+            let ((variable, tensor), (other, beside)) =
+                (vector(&[3.0, 4.0], Role::Weight), vector(&[1.0], Role::Weight));
+            let variable = Variable { rate: factor, fixed_rate, ..variable };
+            let other = Variable { name: "q".into(), ..other };
+            let mut optimiser = Optimiser::new(&config, vec![variable, other]).expect("an optimiser");
+            ((&tensor * Tensor::from_slice(&[1.2f32, 1.6])).sum(Kind::Float) + beside.sum(Kind::Float)).backward();
+            optimiser.step(rate, 0.5).expect("a step");
+            (values(&tensor), values(&beside))
+        };
+        let ((tripled, beside), (plain, without)) = (stepped(3.0, 0.25, false), stepped(1.0, 0.75, false));
+        assert_eq!(tripled, plain, "{text}");
+        assert_ne!(beside, without, "{text}: its neighbour keeps the run's rate");
+        assert_eq!(stepped(3.0, 0.25, true).0, stepped(1.0, 1.5, false).0, "{text}: of the peak where it is fixed");
     }
 }
 
