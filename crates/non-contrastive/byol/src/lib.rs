@@ -25,7 +25,7 @@ use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one, not_negative, share};
 use selfsup_core::ema::Ema;
-use selfsup_core::head::{Mlp, MlpStyle, Network};
+use selfsup_core::head::{Mlp, MlpStyle, Network, widths};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::{Progress, cosine};
@@ -45,8 +45,14 @@ pub struct Config {
     pub hidden: i64,
     /// Output width of projector and predictor (section 3.3).
     pub output: i64,
+    /// Linear layers of the projector (section 3.3).
+    pub layers: usize,
     /// Whether there is a predictor; without it the networks collapse (table 5b).
     pub predictor: bool,
+    /// Linear layers of the predictor (section 3.3).
+    pub predictor_layers: usize,
+    /// A factor on the predictor's learning rate: a fast one can stand in for the target (the appendix, with tau = 0).
+    pub predictor_rate: f64,
     /// beta, the weight of negatives: 0 is BYOL; 1 without predictor is SimCLR's loss with a target (table 5b).
     pub negatives: f64,
     /// alpha, by which similarities to negatives are divided, where beta is above 0. SimCLR's value.
@@ -60,7 +66,10 @@ impl Default for Config {
             tau_end: 1.0,
             hidden: 4096,
             output: 256,
+            layers: 2,
             predictor: true,
+            predictor_layers: 2,
+            predictor_rate: 1.0,
             negatives: 0.0,
             temperature: 0.1,
         }
@@ -115,16 +124,23 @@ impl Define for Byol {
         share("tau_end", config.tau_end)?;
         at_least_one("hidden", config.hidden)?;
         at_least_one("output", config.output)?;
+        at_least_one("layers", config.layers as i64)?;
+        at_least_one("predictor_layers", config.predictor_layers as i64)?;
+        above_zero("predictor_rate", config.predictor_rate)?;
         not_negative("negatives", config.negatives)?;
         above_zero("temperature", config.temperature)
     }
 
     fn new(config: Config, setup: &Setup) -> Result<Byol> {
         let path = &setup.path;
-        let Config { hidden, output, .. } = config;
-        let online = Network::new(path, setup, &[hidden, output], STYLE)?;
-        let predictor = config.predictor.then(|| Mlp::new(&(path / "predictor"), &[output, hidden, output], STYLE));
-        let target = Network::new(&(path / "target").frozen(), setup, &[hidden, output], STYLE)?;
+        let Config { hidden, output, layers, predictor_layers, predictor_rate, .. } = config;
+        let projector = widths(layers, hidden, output);
+        let online = Network::new(path, setup, &projector, STYLE)?;
+        let predictor = config.predictor.then(|| {
+            let widths = [&[output][..], &widths(predictor_layers, hidden, output)].concat();
+            Mlp::new(&(path / "predictor").rate(predictor_rate), &widths, STYLE)
+        });
+        let target = Network::new(&(path / "target").frozen(), setup, &projector, STYLE)?;
         let averages = Ema::of_network(path, "target")?; // sets target = online
         Ok(Byol { config, online, target, predictor, averages })
     }

@@ -226,6 +226,26 @@ fn without_a_predictor_the_projections_are_the_predictions() {
 }
 
 #[test]
+fn heads_are_as_deep_as_asked_and_the_predictor_alone_has_its_own_rate() {
+    for (layers, predictor_layers, predictor_rate) in [(2, 2, 1.0), (1, 3, 10.0), (3, 1, 0.5)] {
+        let store = Store::new(0, Device::Cpu);
+        let config = Config { layers, predictor_layers, predictor_rate, hidden: 32, output: 8, ..Config::default() };
+        let mut method = setup_with(&store, config);
+        let depth = |name: &str| store.below(name).iter().filter(|v| v.tensor.dim() == 2).count();
+        assert_eq!(
+            [depth("projector"), depth("target.projector"), depth("predictor")],
+            [layers, layers, predictor_layers]
+        );
+        for v in store.variables() {
+            let expected = if v.name.starts_with("predictor.") { predictor_rate } else { 1.0 };
+            assert_eq!(v.rate, expected, "{}", v.name);
+        }
+        method.loss(&batch(4), AT).total.backward();
+        assert!(store.trainable().iter().all(|v| number(&v.tensor.grad().norm()) > 0.0));
+    }
+}
+
+#[test]
 fn unusable_numbers_are_refused() {
     for tau in [-0.1, 1.1, f64::NAN] {
         let refused = Byol::check(&Config { tau, ..Config::default() }).expect_err("a refusal").to_string();
@@ -235,6 +255,9 @@ fn unusable_numbers_are_refused() {
         (Config { negatives: -1.0, ..Config::default() }, "negatives"),
         (Config { temperature: 0.0, ..Config::default() }, "temperature"),
         (Config { hidden: 0, ..Config::default() }, "hidden"),
+        (Config { layers: 0, ..Config::default() }, "layers"),
+        (Config { predictor_layers: 0, ..Config::default() }, "predictor_layers"),
+        (Config { predictor_rate: 0.0, ..Config::default() }, "predictor_rate"),
     ] {
         let refused = Byol::check(&config).expect_err("a refusal").to_string();
         assert!(refused.starts_with(&format!("{name} is")), "{refused}");
