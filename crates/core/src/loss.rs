@@ -17,10 +17,17 @@ pub fn cross_entropy(logits: &Tensor, target: &Tensor) -> Tensor {
 /// l_i = -log( e^(p_i / t) / (e^(p_i / t) + sum_k e^(n_ik / t)) )
 /// ```
 ///
-/// A negative of -inf does not count. Half the sum of both directions is the symmetric form.
+/// A negative of -inf does not count.
 pub fn info_nce(positive: &Tensor, negatives: &Tensor, temperature: f64) -> Tensor {
     let logits = Tensor::cat(&[&positive.unsqueeze(-1), negatives], -1) / temperature;
     -logits.log_softmax(-1, None).select(-1, 0).mean(None)
+}
+
+/// The symmetric form, in which each side is anchor once: the mean of [`info_nce`] over directions. One alone is
+/// [`info_nce`].
+pub fn info_nce_symmetric(directions: &[(Tensor, Tensor)], temperature: f64) -> Tensor {
+    let losses: Vec<Tensor> = directions.iter().map(|(p, n)| info_nce(p, n, temperature)).collect();
+    Tensor::stack(&losses, 0).mean(None)
 }
 
 /// The debiased form (Chuang et al. 2020, equation 8), for negatives of which a share `rate` belongs to the anchor's own
@@ -93,6 +100,25 @@ mod tests {
         for rate in [0.0, 0.1, 0.5] {
             assert!((info_nce_debiased(&p, &n, t, rate).double_value(&[]) - naive(rate)).abs() < 1e-12, "{rate}");
         }
+    }
+
+    #[test]
+    fn the_symmetric_form_is_half_of_either_direction() {
+        let pairs = [(0.3, 0.7), (1.1, 0.2)].map(|(p, n)| (cosines(p, &[4]), cosines(n, &[4, 5])));
+        let [a, b] = [&pairs[0], &pairs[1]].map(|(p, n)| info_nce(p, n, 0.2).double_value(&[]));
+        assert!((info_nce_symmetric(&pairs, 0.2).double_value(&[]) - (a + b) / 2.0).abs() < 1e-12);
+        assert_eq!(info_nce_symmetric(&pairs[..1], 0.2).double_value(&[]), a);
+        // Cosines of every row of one side with every row of the other: the columns are the other direction, and both
+        // cross-entropies of the square matrix, whose diagonal is right, are its two directions.
+        let s = cosines(0.4, &[4, 4]) / 0.2;
+        let rest = |s: &Tensor| {
+            let eye = Tensor::eye(4, (Kind::Bool, Device::Cpu));
+            (s.diagonal(0, 0, 1) * 0.2, s.masked_fill(&eye, f64::NEG_INFINITY) * 0.2)
+        };
+        let right = Tensor::arange(4, (Kind::Int64, Device::Cpu));
+        let expected = (cross_entropy(&s, &right) + cross_entropy(&s.tr(), &right)) / 2.0;
+        let value = info_nce_symmetric(&[rest(&s), rest(&s.tr())], 0.2);
+        assert!((value - expected).abs().double_value(&[]) < 1e-12);
     }
 
     #[test]

@@ -33,7 +33,7 @@ use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one, share};
 use selfsup_core::ema::Ema;
 use selfsup_core::head::{MlpStyle, Network, widths};
-use selfsup_core::loss::info_nce;
+use selfsup_core::loss::{info_nce, info_nce_symmetric};
 use selfsup_core::memory::Queue;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
@@ -54,6 +54,8 @@ pub struct Config {
     pub tau_end: f64,
     /// K, the number of keys in the queue (v1, section 4.1 and figure 3).
     pub queue: i64,
+    /// Whose augmentation (v2, table 1).
+    pub views: Version,
     /// The head's hidden width (v2, section 3); 0 makes the head linear, as in v1.
     pub hidden: i64,
     /// The width of q and k (v1, section 3.3).
@@ -66,6 +68,14 @@ pub struct Config {
     pub shuffle: bool,
 }
 
+/// Of the two papers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Version {
+    V1,
+    V2,
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -73,6 +83,7 @@ impl Default for Config {
             tau: 0.999,
             tau_end: 0.999,
             queue: 65536,
+            views: Version::V2,
             hidden: 2048,
             output: 128,
             symmetric: false,
@@ -100,11 +111,12 @@ impl Method for MoCo {
             let k = no_grad(|| normalise(&self.keys(x_k, &orders.select(1, i as i64)))); // [N, C]
             let (l_pos, l_neg) = similarities(&q, &k, &queue.rows()); // [N], [N, K]
             queue.push(&k); // after the queue was read: a key is no negative of its own query
-            let first = l_pos.detach().gt_tensor(&l_neg.detach().amax([-1], false));
-            (info_nce(&l_pos, &l_neg, self.config.temperature), first.to_kind(Kind::Float).mean(None))
+            (l_pos, l_neg)
         });
-        let (losses, firsts): (Vec<_>, Vec<_>) = directions.unzip();
-        Loss::new(Tensor::stack(&losses, 0).mean(None)).with("accuracy", Tensor::stack(&firsts, 0).mean(None))
+        let directions: Vec<(Tensor, Tensor)> = directions.collect();
+        let first = |(l_pos, l_neg): &(Tensor, Tensor)| l_pos.gt_tensor(&l_neg.amax([-1], false)).to_kind(Kind::Float);
+        let accuracy = Tensor::cat(&directions.iter().map(first).collect::<Vec<_>>(), 0).mean(None);
+        Loss::new(info_nce_symmetric(&directions, self.config.temperature)).with("accuracy", accuracy)
     }
 
     fn after_step(&mut self, at: Progress) {
@@ -112,9 +124,12 @@ impl Method for MoCo {
         self.averages.iter().for_each(|average| average.update(tau));
     }
 
-    /// v2's, in the authors' code; a linear head has v1's, which are stronger in hue and have no blur.
+    /// The authors' code; v1's are stronger in hue and have no blur.
     fn views(&self) -> Vec<Recipe> {
-        vec![if self.config.hidden == 0 { Recipe::moco_v1() } else { Recipe::moco_v2() }; 2]
+        match self.config.views {
+            Version::V1 => vec![Recipe::moco_v1(); 2],
+            Version::V2 => vec![Recipe::moco_v2(); 2],
+        }
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {

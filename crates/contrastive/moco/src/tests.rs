@@ -255,7 +255,16 @@ fn a_width_of_zero_is_the_first_version() {
     let v1 = build(&store, Config { hidden: 0, ..small() });
     let sizes: Vec<Vec<i64>> = store.below("projector").iter().map(|v| v.tensor.size()).collect();
     assert_eq!(sizes, [vec![8, 128], vec![8]]);
-    let (first, second) = (&v1.views()[0], &build(&Store::new(0, Device::Cpu), small()).views()[0]);
+    assert_eq!(v1.views(), vec![Recipe::moco_v2(); 2], "the head chooses no augmentation");
+}
+
+#[test]
+fn the_views_are_those_of_either_paper() {
+    for (views, table) in [(Version::V1, Recipe::moco_v1()), (Version::V2, Recipe::moco_v2())] {
+        let method = build(&Store::new(0, Device::Cpu), Config { views, ..small() });
+        assert_eq!(method.views(), vec![table; 2]);
+    }
+    let (first, second) = (Recipe::moco_v1(), Recipe::moco_v2());
     assert!(first.blur.is_none() && second.blur.is_some());
     assert_eq!((first.jitter.expect("jitter").hue, second.jitter.expect("jitter").hue), (0.4, 0.1));
 }
