@@ -13,6 +13,7 @@
 //!         L = -log h(i, v) - sum_j log(1 - h(j, v))
 //!     minimise L over f
 //!     V_i <- normalise(tau V_i + (1 - tau) v)
+//! what it is compared with:  P(i|v) = exp(w_i . v) / sum_j exp(w_j . v), w trained, v of any length   (equation 1)
 //! ```
 //!
 //! Where this departs from the paper:
@@ -51,40 +52,54 @@ pub struct Config {
     pub tau: f64,
     /// D, the width of v (section 3).
     pub output: i64,
+    /// Whether the softmax is the parametric one that the paper compares with: a trained weight for each image instead
+    /// of its row of the bank (equation 1, table 1).
+    pub parametric: bool,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { temperature: 0.07, negatives: 4096, tau: 0.5, output: 128 }
+        Config { temperature: 0.07, negatives: 4096, tau: 0.5, output: 128, parametric: false }
     }
 }
 
 pub struct InstDisc {
     config: Config,
     network: Network,
-    bank: Bank,
+    rows: Rows,
     /// log Z, a scalar, and before it whether it is known: [2]. None for the full softmax.
     log_z: Option<Tensor>,
     samples: usize,
 }
 
+/// What stands for each image in the softmax, [n, D].
+enum Rows {
+    /// V: what the network said of it last.
+    Bank(Bank),
+    /// W: a trained weight.
+    Weights(Tensor),
+}
+
 impl Method for InstDisc {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let v = normalise(&self.network.project(&batch.views[0].x, true)); // [B, D]
+        let z = self.network.project(&batch.views[0].x, true); // [B, D]
         let (i, t) = (batch.places(), self.config.temperature);
+        let bank = match &self.rows {
+            Rows::Bank(bank) => bank,
+            Rows::Weights(w) => return softmax(&z.matmul(&w.tr()), &i),
+        };
+        let v = normalise(&z);
         let loss = if let Some(known) = &self.log_z {
-            let s = scores(&v, |places| self.bank.at(places), &i, &self.negatives(batch), t); // [B, 1 + m]
+            let s = scores(&v, |places| bank.at(places), &i, &self.negatives(batch), t); // [B, 1 + m]
             let first = s.detach().argmax(-1, false).eq(0).to_kind(Kind::Float).mean(None);
             let (is_known, log_z) = (known.get(0), known.get(1));
             let log_z = log_z.where_self(&is_known.gt(0.0), &estimate_log_z(&s, self.samples));
             assign(known, &Tensor::stack(&[log_z.ones_like(), log_z.shallow_clone()], 0));
             Loss::new(nce(&s, &log_z, self.samples)).with("accuracy", first).with("log_z", log_z)
         } else {
-            let s = v.matmul(&self.bank.rows().tr()) / t; // [B, n]
-            let first = s.detach().argmax(-1, false).eq_tensor(&i).to_kind(Kind::Float).mean(None);
-            Loss::new(cross_entropy(&s, &i)).with("accuracy", first)
+            softmax(&(v.matmul(&bank.rows().tr()) / t), &i)
         };
-        self.bank.update(&i, &v, self.config.tau);
+        bank.update(&i, &v, self.config.tau);
         loss
     }
 
@@ -113,6 +128,11 @@ impl Define for InstDisc {
     fn check(config: &Config) -> Result<()> {
         above_zero("temperature", config.temperature)?;
         share("tau", config.tau)?;
+        let m = config.negatives;
+        ensure!(
+            m == 0 || !config.parametric,
+            "negatives is {m}; expected 0 with `parametric`, whose softmax has all images"
+        );
         at_least_one("output", config.output)
     }
 
@@ -120,15 +140,20 @@ impl Define for InstDisc {
         let path = &setup.path;
         let style = MlpStyle { norm: false, hidden_bias: true, last_bias: true };
         let network = Network::new(path, setup, &[config.output], style)?;
-        let bank = Bank::new(path, "bank", setup.samples, config.output);
+        let rows = if config.parametric {
+            let init = Init::Uniform((config.output as f64).powf(-0.5)); // a linear layer's
+            Rows::Weights(path.variable("weights", &[setup.samples as i64, config.output], Role::Weight, init))
+        } else {
+            Rows::Bank(Bank::new(path, "bank", setup.samples, config.output))
+        };
         let log_z = (config.negatives > 0).then(|| path.variable("log_z", &[2], Role::Buffer, Init::Const(0.0)));
-        Ok(InstDisc { config, network, bank, log_z, samples: setup.samples })
+        Ok(InstDisc { config, network, rows, log_z, samples: setup.samples })
     }
 
     const INPUTS: &'static [&'static str] = &["a", "bank", "index", "negatives"];
 
     /// With `negatives`, [N, m] places in `bank`, the NCE form, Z estimated from these tensors as on a first batch;
-    /// without, the softmax over all rows. Rows of `bank` are taken as they are.
+    /// without, the softmax over all rows. Rows of `bank` are taken as they are; if `parametric` they are the weights.
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let a = given.rows("a")?;
         let bank = given.rows_as_wide("bank", a)?;
@@ -136,6 +161,9 @@ impl Define for InstDisc {
         let i = given.indices("index", n)?;
         let (v, t, rows) = (normalise(a), config.temperature, a.size()[0]);
         ensure!(i.size() == [rows], "`index` has {} entries; expected {rows}, one for each row of `a`", i.size()[0]);
+        if config.parametric {
+            return Ok(cross_entropy(&a.matmul(&bank.tr()), i));
+        }
         let Some(j) = given.optional("negatives") else {
             return Ok(cross_entropy(&(v.matmul(&bank.tr()) / t), i));
         };
@@ -163,6 +191,12 @@ impl InstDisc {
         }
         Tensor::from_slice(&places).view([batch.len() as i64, m as i64]).to_device(batch.device())
     }
+}
+
+/// Cross-entropy of the scores of all n images, [B, n], with places `[B]`.
+fn softmax(s: &Tensor, i: &Tensor) -> Loss {
+    let first = s.detach().argmax(-1, false).eq_tensor(i).to_kind(Kind::Float).mean(None);
+    Loss::new(cross_entropy(s, i)).with("accuracy", first)
 }
 
 /// V_j . v / t for j = i and then each negative, [B, D], [B], [B, m] -> [B, 1 + m]; `bank` gives the rows at places.

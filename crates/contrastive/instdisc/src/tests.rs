@@ -1,7 +1,7 @@
 //! The full softmax and NCE against PyTorch (`tests/golden.py`), closed forms, and what the store remembers.
 
 use super::*;
-use selfsup_core::golden::{self, AT, against_golden, close, leaf, matrix, number};
+use selfsup_core::golden::{self, AT, against_golden, close, given, leaf, matrix, number};
 use selfsup_core::store::Store;
 use selfsup_core::{Device, no_grad};
 
@@ -37,6 +37,11 @@ fn batch(epoch: u64) -> Batch {
     Batch::new(golden::views(4, &[0.1]), vec![5, 0, 11, 3], 0, epoch)
 }
 
+fn bank(method: &InstDisc) -> &Bank {
+    let Rows::Bank(bank) = &method.rows else { panic!("without `parametric` there is a bank") };
+    bank
+}
+
 /// v of a batch, with the statistics of the batch.
 fn embeddings(method: &InstDisc, batch: &Batch) -> Tensor {
     no_grad(|| method.network.project(&batch.views[0].x, true))
@@ -59,6 +64,40 @@ fn losses_and_gradients_are_those_of_pytorch() {
         let loss = objective(t, &a, &bank, &index(b, n), negatives.as_ref()).expect("a loss");
         against_golden(&loss, [&a], expected, [gradient]);
     }
+}
+
+#[test]
+fn the_parametric_softmax_is_pytorchs_too() {
+    #[rustfmt::skip]
+    let golden = [
+    (2, 3, 5, 3.27524153441, [[4.245285257563e-01, 8.665808417167e-01, -4.362819354764e-01, 1.304617445307e+00], [3.389256832725e-01, -1.375111895707e-01, -6.437371537560e-01, 1.062943522728e+00]]),
+    (8, 5, 40, 4.10292424091, [[1.166764590922e-01, 4.125107754634e-02, 4.672585237649e-02, 5.712343690235e-01], [1.397613455553e-03, 1.536865561172e-02, -1.229382065576e-02, 6.379934872325e-01]]),
+    (32, 16, 100, 8.5255680206, [[4.513009676968e-02, 5.177532854113e-02, -4.221092215009e-02, 6.725166448190e-01], [1.283568028833e-02, 3.881186017566e-02, -2.588661974288e-02, 6.369992610605e-01]]),
+    ];
+    let config = Config { parametric: true, negatives: 0, ..Config::default() };
+    for (b, d, n, expected, gradients) in golden {
+        let (a, w) = (leaf(0.2, b, d), leaf(0.5, n, d));
+        let given = given(&[("a", &a), ("bank", &w), ("index", &index(b, n))]);
+        let loss = InstDisc::objective(&config, &given).expect("a loss");
+        against_golden(&loss, [&a, &w], expected, gradients);
+    }
+}
+
+#[test]
+fn the_parametric_softmax_trains_a_weight_for_each_image_and_has_no_bank() {
+    let store = Store::new(0, Device::Cpu);
+    let config = Config { parametric: true, negatives: 0, output: 8, ..Config::default() };
+    let mut method = InstDisc::new(config, &golden::setup(&store, "convnet-tiny", N)).expect("a method");
+    let weights = store.variables().into_iter().find(|v| v.name == "weights").expect("weights").tensor;
+    assert_eq!(weights.size(), [N as i64, 8]);
+    assert!(store.variables().iter().all(|v| !v.name.starts_with("bank")));
+    let batch = batch(0);
+    let loss = method.loss(&batch, AT);
+    let expected = cross_entropy(&embeddings(&method, &batch).matmul(&weights.tr()), &batch.places());
+    near(&loss.total, &expected);
+    loss.total.backward();
+    assert!(store.trainable().iter().all(|v| number(&v.tensor.grad().norm()) > 0.0));
+    assert_eq!(loss.parts.iter().map(|part| part.0).collect::<Vec<_>>(), ["accuracy"]);
 }
 
 #[test]
@@ -106,7 +145,7 @@ fn the_bank_is_read_before_it_is_written_and_holds_the_new_rows() {
     for negatives in [0, 6] {
         let store = Store::new(0, Device::Cpu);
         let mut method = build(&store, negatives);
-        let (batch, old) = (batch(0), method.bank.rows());
+        let (batch, old) = (batch(0), bank(&method).rows());
         let i = batch.places();
         let loss = method.loss(&batch, AT);
         let v = embeddings(&method, &batch);
@@ -116,7 +155,7 @@ fn the_bank_is_read_before_it_is_written_and_holds_the_new_rows() {
         assert!((number(&loss.total) - number(&expected)).abs() < 2e-5, "{:?} {expected:?}", loss.total);
         loss.total.backward(); // after the update: the graph holds the rows as they were
         assert!(store.trainable().iter().all(|v| number(&v.tensor.grad().norm()) > 0.0));
-        let new = method.bank.rows();
+        let new = bank(&method).rows();
         near(&new.index_select(0, &i), &normalise(&(old.index_select(0, &i) * 0.5 + normalise(&v) * 0.5)));
         let others = Tensor::from_slice(&[1i64, 2, 4, 6, 7, 8, 9, 10]);
         assert_eq!(new.index_select(0, &others), old.index_select(0, &others));
@@ -130,7 +169,7 @@ fn z_is_that_of_the_first_batch_for_good_and_lies_in_the_store() {
     let mut method = build(&store, 6);
     let kept = || store.variables().into_iter().find(|v| v.name == "log_z").expect("log Z").tensor.copy();
     assert_eq!(kept(), Tensor::from_slice(&[0.0f32, 0.0]));
-    let (first, rows) = (batch(0), method.bank.rows());
+    let (first, rows) = (batch(0), bank(&method).rows());
     let s = scores(
         &normalise(&embeddings(&method, &first)),
         |places| rows.index_select(0, places),
@@ -172,11 +211,11 @@ fn accuracy_is_the_share_of_images_whose_own_row_comes_first() {
         let batch = batch(0);
         let v = normalise(&embeddings(&method, &batch));
         let bank = Tensor::zeros([N as i64, 8], (Kind::Float, Device::Cpu));
-        method.bank.set(&bank.index_copy(0, &batch.places(), &v));
+        self::bank(&method).set(&bank.index_copy(0, &batch.places(), &v));
         let loss = method.loss(&batch, AT);
         assert_eq!(loss.parts[0].0, "accuracy");
         close(number(&loss.parts[0].1), 1.0);
-        method.bank.set(&bank.index_copy(0, &batch.places(), &-v));
+        self::bank(&method).set(&bank.index_copy(0, &batch.places(), &-v));
         close(number(&method.loss(&batch, AT).parts[0].1), 0.0);
     }
 }
@@ -198,6 +237,7 @@ fn unusable_numbers_are_refused() {
     }
     assert!(refused(Config { tau: 1.5, ..Config::default() }).starts_with("tau is 1.5"));
     assert!(refused(Config { output: 0, ..Config::default() }).starts_with("output is 0"));
+    assert!(refused(Config { parametric: true, ..Config::default() }).starts_with("negatives is 4096"));
     let (a, bank) = (leaf(0.2, 4, 3), leaf(0.5, 6, 3));
     let says = |i: &Tensor, j: Option<&Tensor>, words: &str| {
         let error = objective(0.1, &a, &bank, i, j).expect_err("a refusal").to_string();

@@ -40,13 +40,24 @@ def nce(a, bank, i, j, t):
     return -(h.log().sum() + other.log().sum()) / len(a)
 
 
+def numbers(g):
+    v = g.flatten()
+    return f"[{v[0]:.12e}, {v[1]:.12e}, {v[2]:.12e}, {g.norm():.12e}]"
+
+
 def show(sizes, loss, a):
     (g,) = torch.autograd.grad(loss, a)
-    v = g.flatten()
-    print(f"({sizes}, {loss.item():.12}, [{v[0]:.12e}, {v[1]:.12e}, {v[2]:.12e}, {g.norm():.12e}]),")
+    print(f"({sizes}, {loss.item():.12}, {numbers(g)}),")
 
 
 for b, d, n, m, t in [(2, 3, 5, 1, 0.5), (8, 5, 40, 7, 0.1), (32, 16, 100, 64, 0.07)]:
     a, bank, i, j = matrix(0.2, b, d), matrix(0.5, n, d).detach() / 2, index(b, n), negatives(b, m, n)
     show(f"{b}, {d}, {n}, {m}, {t}", full(a, bank, i, t), a)
     show(f"{b}, {d}, {n}, {m}, {t}", nce(a, bank, i, j, t), a)
+
+print("parametric")
+for b, d, n in [(2, 3, 5), (8, 5, 40), (32, 16, 100)]:
+    a, w = matrix(0.2, b, d), matrix(0.5, n, d)
+    loss = cross_entropy(a @ w.t(), index(b, n))
+    g, h = torch.autograd.grad(loss, [a, w])
+    print(f"({b}, {d}, {n}, {loss.item():.12}, [{numbers(g)}, {numbers(h)}]),")
