@@ -151,7 +151,7 @@ pub fn build(config: &RunConfig, first: Option<&RunConfig>, dataset: &Dataset, d
                 None => method,
                 Some(Auxiliary { weight, settings }) => {
                     let settings = settings.try_into()?;
-                    Box::new(augself::Auxiliary::new(method, name, entry.min_batch, weight, &settings, &setup)?)
+                    Box::new(augself::Auxiliary::new(method, name, weight, &settings, &setup)?)
                 }
             }
         }

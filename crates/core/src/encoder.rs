@@ -7,6 +7,7 @@ mod pixelcnn;
 mod recurrent;
 mod residual;
 mod resnet;
+pub mod stages;
 mod transformer;
 mod vit;
 
@@ -70,6 +71,11 @@ impl Encoder for Tapped {
 
     fn dim(&self) -> i64 {
         self.encoder.dim()
+    }
+
+    /// Nothing is left in the tap: a loss on maps has no features of views.
+    fn map(&self, x: &Tensor, train: bool) -> Option<Tensor> {
+        self.encoder.map(x, train)
     }
 }
 

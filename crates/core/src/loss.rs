@@ -10,6 +10,11 @@ pub fn cross_entropy(logits: &Tensor, target: &Tensor) -> Tensor {
     logits.log_softmax(-1, kind).nll_loss(target)
 }
 
+/// The share of rows whose greatest logit is the target's: logits `[N, K]`, target `[N]` i64. Without a graph.
+pub fn accuracy(logits: &Tensor, target: &Tensor) -> Tensor {
+    logits.detach().argmax(-1, false).eq_tensor(target).to_kind(Kind::Float).mean(None)
+}
+
 /// InfoNCE (van den Oord et al. 2018, equation 4), the mean over anchors, from the similarities of each with its
 /// positive, `[N]`, and with its negatives, [N, K]:
 ///
@@ -73,6 +78,14 @@ mod tests {
         assert_eq!(value.kind(), Kind::Double);
         assert!((value.double_value(&[]) - (row(0, 2) + row(1, 0)) / 2.0).abs() < 1e-12);
         assert_eq!(cross_entropy(&logits.to_kind(Kind::BFloat16), &target).kind(), Kind::Float);
+    }
+
+    #[test]
+    fn accuracy_is_the_share_of_greatest_logits_and_has_no_graph() {
+        let logits = Tensor::from_slice(&[1f32, 2.0, 0.0, 3.0, -1.0, 2.5, 0.0, 0.0, 9.0]).view([3, 3]);
+        let logits = logits.set_requires_grad(true);
+        let share = accuracy(&logits, &Tensor::from_slice(&[1i64, 2, 2]));
+        assert!((share.double_value(&[]) - 2.0 / 3.0).abs() < 1e-7 && !share.requires_grad());
     }
 
     #[test]

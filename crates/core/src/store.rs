@@ -7,9 +7,10 @@ use tch::{Device, Tensor};
 /// What the optimiser may do with a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Trained, with weight decay and, under LARS, with an adapted rate: weights of linear and convolution layers.
+    /// Trained, with weight decay and, under LARS, with an adapted rate: weights of linear and convolution layers,
+    /// embeddings, and the learned positions of a transformer over tokens (as in nanoGPT).
     Weight,
-    /// Trained, without either: biases, norm parameters, tokens, positions.
+    /// Trained, without either: biases, norm parameters, class and mask tokens.
     NoDecay,
     /// Not trained: running statistics, target networks, queues, memory banks, codebooks, assignments.
     Buffer,

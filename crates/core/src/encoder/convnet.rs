@@ -1,6 +1,6 @@
 //! A small convolutional network for work on a CPU.
 
-use super::Encoder;
+use super::{Encoder, stages};
 use crate::layer::{BatchNorm, Conv2d};
 use crate::precision;
 use crate::store::Path;
@@ -27,10 +27,12 @@ impl ConvNet {
         ConvNet { layers: layers.collect(), dim: widths[3] }
     }
 
-    fn grid(&self, x: &Tensor, train: bool) -> Tensor {
+    /// The map, each layer's shown to `behind`.
+    fn grid(&self, x: &Tensor, train: bool, behind: impl Fn(&Tensor)) -> Tensor {
         let mut x = x.shallow_clone();
         for (conv, bn) in &self.layers {
             x = bn.forward(&conv.forward(&x), train).relu_();
+            behind(&x);
         }
         x
     }
@@ -38,7 +40,9 @@ impl ConvNet {
 
 impl Encoder for ConvNet {
     fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        precision::network(x.device(), || self.grid(x, train).mean_dim([2, 3].as_slice(), false, Kind::Float))
+        precision::network(x.device(), || {
+            self.grid(x, train, stages::show_map).mean_dim([2, 3].as_slice(), false, Kind::Float)
+        })
     }
 
     fn dim(&self) -> i64 {
@@ -46,6 +50,6 @@ impl Encoder for ConvNet {
     }
 
     fn map(&self, x: &Tensor, train: bool) -> Option<Tensor> {
-        Some(precision::network(x.device(), || self.grid(x, train)).to_kind(Kind::Float))
+        Some(precision::network(x.device(), || self.grid(x, train, |_| ())).to_kind(Kind::Float))
     }
 }

@@ -6,7 +6,7 @@
 //! row. Masks are multiplied wherever a weight is used, so that its gradient is masked as well and no optimiser, decay
 //! or momentum can bring a masked weight into play.
 
-use super::Encoder;
+use super::{Encoder, stages};
 use crate::method::Shape;
 use crate::precision;
 use crate::store::{Init, Path, Role};
@@ -237,8 +237,11 @@ impl PixelCnn {
 
 impl Encoder for PixelCnn {
     fn forward(&self, x: &Tensor, _train: bool) -> Tensor {
-        let middle = (self.depth() / 2).max(1);
-        self.activations(&self.embed(x), middle).mean_dim([2, 3].as_slice(), false, Kind::Float)
+        let (x, middle) = (self.embed(x), (self.depth() / 2).max(1));
+        if stages::heard() {
+            (1..=self.depth()).for_each(|depth| stages::show_map(&self.activations(&x, depth)));
+        }
+        self.activations(&x, middle).mean_dim([2, 3].as_slice(), false, Kind::Float)
     }
 
     fn dim(&self) -> i64 {

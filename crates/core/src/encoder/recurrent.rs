@@ -1,7 +1,7 @@
 //! A causal network over series: disjoint patches of steps, each embedded alone, and a GRU over them (the shape of CPC:
 //! van den Oord, Li and Vinyals 2018, arXiv 1807.03748, section 3.1, for short series).
 
-use super::Encoder;
+use super::{Encoder, stages};
 use crate::layer::{LayerNorm, Linear};
 use crate::method::SeriesShape;
 use crate::precision;
@@ -77,10 +77,14 @@ impl Recurrent {
 impl Encoder for Recurrent {
     fn forward(&self, x: &Tensor, _train: bool) -> Tensor {
         let (patches, whole) = self.patches(x);
-        let c = self.context(&self.embed(&patches));
+        let z = self.embed(&patches);
         let weight = whole.to_kind(Kind::Float).unsqueeze(-1);
         let count = weight.sum_dim_intlist([1i64].as_slice(), false, None).clamp_min(1.0);
-        (c * weight).sum_dim_intlist([1i64].as_slice(), false, None) / count
+        let mean = |x: &Tensor| (x * &weight).sum_dim_intlist([1i64].as_slice(), false, None) / &count;
+        let c = mean(&self.context(&z));
+        stages::show(|| mean(&z));
+        stages::show(|| c.shallow_clone());
+        c
     }
 
     fn dim(&self) -> i64 {

@@ -1,7 +1,7 @@
 //! The encoder of VQ-VAE: van den Oord, Vinyals and Kavukcuoglu, "Neural Discrete Representation Learning", 2017,
 //! arXiv 1711.00937 (section 4.1), as in the authors' example.
 
-use super::Encoder;
+use super::{Encoder, stages};
 use crate::layer::Conv2d;
 use crate::method::ImageShape;
 use crate::precision;
@@ -69,18 +69,24 @@ impl Residual {
         })
     }
 
-    fn grid(&self, x: &Tensor) -> Tensor {
+    /// The map; that, and those behind the convolutions of stride 2, shown to `behind`.
+    fn grid(&self, x: &Tensor, behind: impl Fn(&Tensor)) -> Tensor {
         let mut x = x.shallow_clone();
         for conv in &self.down {
             x = conv.forward(&x).relu();
+            behind(&x);
         }
-        self.blocks.forward(&self.conv.forward(&x))
+        let x = self.blocks.forward(&self.conv.forward(&x));
+        behind(&x);
+        x
     }
 }
 
 impl Encoder for Residual {
     fn forward(&self, x: &Tensor, _train: bool) -> Tensor {
-        precision::network(x.device(), || self.grid(x).mean_dim([2, 3].as_slice(), false, Kind::Float))
+        precision::network(x.device(), || {
+            self.grid(x, stages::show_map).mean_dim([2, 3].as_slice(), false, Kind::Float)
+        })
     }
 
     fn dim(&self) -> i64 {
@@ -88,6 +94,6 @@ impl Encoder for Residual {
     }
 
     fn map(&self, x: &Tensor, _train: bool) -> Option<Tensor> {
-        Some(precision::network(x.device(), || self.grid(x)).to_kind(Kind::Float))
+        Some(precision::network(x.device(), || self.grid(x, |_| ())).to_kind(Kind::Float))
     }
 }

@@ -3,7 +3,7 @@
 //! As in torchvision the stride of a bottleneck lies in its 3 x 3 convolution, and convolutions start Kaiming-normal
 //! over the fan-out.
 
-use super::Encoder;
+use super::{Encoder, stages};
 use crate::layer::{BatchNorm, Conv2d};
 use crate::precision;
 use crate::store::Path;
@@ -59,7 +59,7 @@ pub struct ResNet {
     conv1: Conv2d,
     bn1: BatchNorm,
     pool: bool,
-    layers: Vec<Block>,
+    stages: [Vec<Block>; 4],
     dim: i64,
 }
 
@@ -73,26 +73,29 @@ impl ResNet {
         let conv1 = Conv2d::kaiming(&(path / "conv1"), channels, 64, kernel, stride, kernel / 2);
         let bn1 = BatchNorm::new(&(path / "bn1"), 64);
         let mut input = 64;
-        let mut layers = Vec::new();
-        for (stage, &count) in blocks.iter().enumerate() {
+        let stages = [0, 1, 2, 3].map(|stage| {
             let width = 64 << stage;
-            for i in 0..count {
+            let block = |i: i64| {
                 let stride = if i == 0 && stage > 0 { 2 } else { 1 };
                 let path = path / format!("layer{}", stage + 1) / i;
-                layers.push(Block::new(&path, input, width, stride, bottleneck, zero));
+                let block = Block::new(&path, input, width, stride, bottleneck, zero);
                 input = if bottleneck { 4 * width } else { width };
-            }
-        }
-        ResNet { conv1, bn1, pool: !cifar, layers, dim: input }
+                block
+            };
+            (0..blocks[stage]).map(block).collect()
+        });
+        ResNet { conv1, bn1, pool: !cifar, stages, dim: input }
     }
 
-    fn grid(&self, x: &Tensor, train: bool) -> Tensor {
+    /// The map, that of the last block of each stage shown to `behind`.
+    fn grid(&self, x: &Tensor, train: bool, behind: impl Fn(&Tensor)) -> Tensor {
         let mut x = self.bn1.forward(&self.conv1.forward(x), train).relu_();
         if self.pool {
             x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
         }
-        for block in &self.layers {
-            x = block.forward(&x, train);
+        for stage in &self.stages {
+            x = stage.iter().fold(x, |x, block| block.forward(&x, train));
+            behind(&x);
         }
         x
     }
@@ -100,7 +103,9 @@ impl ResNet {
 
 impl Encoder for ResNet {
     fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        precision::network(x.device(), || self.grid(x, train).mean_dim([2, 3].as_slice(), false, Kind::Float))
+        precision::network(x.device(), || {
+            self.grid(x, train, stages::show_map).mean_dim([2, 3].as_slice(), false, Kind::Float)
+        })
     }
 
     fn dim(&self) -> i64 {
@@ -108,6 +113,6 @@ impl Encoder for ResNet {
     }
 
     fn map(&self, x: &Tensor, train: bool) -> Option<Tensor> {
-        Some(precision::network(x.device(), || self.grid(x, train)).to_kind(Kind::Float))
+        Some(precision::network(x.device(), || self.grid(x, train, |_| ())).to_kind(Kind::Float))
     }
 }

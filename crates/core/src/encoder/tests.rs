@@ -246,6 +246,77 @@ fn features_are_the_mean_of_the_map() {
 }
 
 #[test]
+fn stages_are_shown_to_who_listens_and_the_last_map_is_the_features() {
+    let x = value("input", &[2, 3, 32, 32]);
+    // Behind each stage its channels; of the ViT, whose features come after one more norm, four blocks of 96.
+    for (name, widths, last) in [
+        ("convnet", vec![32, 64, 128, 256], true),
+        ("convnet-tiny", vec![32, 48, 64, 128], true),
+        ("resnet18-cifar", vec![64, 128, 256, 512], true),
+        ("resnet50-cifar", vec![256, 512, 1024, 2048], true),
+        ("conv-residual", vec![64, 128, 128], true),
+        ("vit-micro/4", vec![96; 4], false),
+        ("pixelcnn-12x4", vec![12; 4], false),
+    ] {
+        let (_store, encoder) = make(name, 32);
+        let alone = no_grad(|| encoder.forward(&x, false));
+        let mut heard = None;
+        for side in [1, 2] {
+            let stages = no_grad(|| stages::listen(side, || heard = Some(encoder.forward(&x, false))));
+            let sizes: Vec<Vec<i64>> = stages.iter().map(Tensor::size).collect();
+            assert_eq!(sizes, widths.iter().map(|d| vec![2, d * side * side]).collect::<Vec<_>>(), "{name}");
+            assert_eq!(heard.take().expect("features"), alone, "{name}: listening changes nothing");
+            // The mean of four equal parts is the whole's; sums in another order round.
+            let mean = stages[stages.len() - 1].view([2, encoder.dim(), -1]).mean_dim([-1].as_slice(), false, None);
+            let error = (mean - &alone).abs().max().double_value(&[]);
+            assert_eq!(error <= 1e-5 * alone.abs().max().double_value(&[]), last, "{name}: {error}");
+        }
+    }
+    // Nobody listens any more, and a map is no pass for features.
+    let (_store, encoder) = make("convnet-tiny", 32);
+    assert!(!stages::heard());
+    assert!(no_grad(|| stages::listen(1, || encoder.map(&x, false))).is_empty());
+}
+
+#[test]
+fn a_middle_pixel_layer_and_all_transformer_blocks_are_shown_as_they_are_pooled() {
+    let x = value("input", &[2, 3, 32, 32]);
+    let (_store, encoder) = make("pixelcnn-12x4", 32);
+    let stages = no_grad(|| stages::listen(1, || encoder.forward(&x, false)));
+    let (middle, features) = (&stages[1], no_grad(|| encoder.forward(&x, false)));
+    assert!((middle - features).abs().max().double_value(&[]) < 1e-6);
+
+    let store = Store::new(0, Device::Cpu);
+    let tokens = crate::method::TokenShape { vocabulary: 11, length: 6 };
+    let ids = Tensor::from_slice(&[3i64, 1, 4, 1, -1, -1, 5, 9, 2, 6, 5, 3]).view([2, 6]);
+    for causal in [false, true] {
+        let path = &store.root() / if causal { "causal" } else { "both" };
+        let encoder = Transformer::new(&path, tokens, TransformerSize::Micro, causal);
+        let stages = no_grad(|| stages::listen(2, || encoder.forward(&ids, false)));
+        assert_eq!(stages.len(), 4);
+        stages.iter().zip(1..).for_each(|(stage, depth)| assert_eq!(*stage, no_grad(|| encoder.pooled(&ids, depth))));
+    }
+    let series = crate::method::SeriesShape { channels: 2, length: 8 };
+    let encoder = Recurrent::new(&(&store.root() / "gru"), series, 16, 2).expect("an encoder");
+    let x = value("series", &[3, 2, 8]);
+    let stages = no_grad(|| stages::listen(1, || encoder.forward(&x, false)));
+    assert_eq!(stages.iter().map(Tensor::size).collect::<Vec<_>>(), [[3, 16], [3, 16]]);
+    assert_eq!(stages[1], no_grad(|| encoder.forward(&x, false)));
+}
+
+#[test]
+fn a_tapped_encoder_gives_the_map_of_the_encoder_in_it() {
+    let (_store, encoder) = make("convnet-tiny", 32);
+    let x = value("input", &[2, 3, 32, 32]);
+    let map = encoder.map(&x, false).expect("a map");
+    let tap = Tap::default();
+    let tapped = Tapped { encoder, tap: tap.clone() };
+    assert_eq!(tapped.map(&x, false).expect("the same map"), map);
+    assert!(tapped.map(&x, true).is_some() && tap.borrow().is_empty());
+    assert!(tapped.forward(&x, true).requires_grad() && tap.borrow().len() == 1);
+}
+
+#[test]
 fn names_of_residual_encoders_are_read_as_they_are_written() {
     for name in ["conv-residual", "conv-residual-tiny", "conv-residual/2", "conv-residual-tiny/8", "conv-residual/16"] {
         assert_eq!(name.parse::<EncoderConfig>().expect(name).to_string(), name);

@@ -1,8 +1,8 @@
 //! Transformer over tokens with learned positions: GPT-2's blocks and initial values (Radford et al. 2019), causal for
 //! GPT, seeing both sides for BERT (Devlin et al. 2019, arXiv 1810.04805).
 
-use super::Encoder;
 use super::vit::{Block, Sight};
+use super::{Encoder, stages};
 use crate::layer::LayerNorm;
 use crate::method::TokenShape;
 use crate::precision;
@@ -206,12 +206,16 @@ impl Transformer {
     }
 
     /// The same of tokens that are embedded: the mean over those marked in `seen`, x [B, T, D], [B, T] bool ->
-    /// [B, D] f32. For a method that changes what the network reads.
+    /// [B, D] f32. For a method that changes what the network reads. Shows all blocks, also those behind `depth`.
     pub fn pool(&self, x: &Tensor, seen: &Tensor, depth: usize) -> Tensor {
-        let y = precision::network(x.device(), || self.stack.hidden(x, Some(seen), depth));
         let weight = seen.to_kind(Kind::Float).unsqueeze(-1);
         let tokens = weight.sum_dim_intlist([1i64].as_slice(), false, None).clamp_min(1.0);
-        (y * weight).sum_dim_intlist([1i64].as_slice(), false, None) / tokens
+        let mean = |depth: usize| {
+            let y = precision::network(x.device(), || self.stack.hidden(x, Some(seen), depth));
+            (y * &weight).sum_dim_intlist([1i64].as_slice(), false, None) / &tokens
+        };
+        (1..=self.stack.depth()).for_each(|depth| stages::show(|| mean(depth)));
+        mean(depth)
     }
 }
 

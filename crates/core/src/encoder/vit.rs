@@ -1,7 +1,7 @@
 //! Vision transformer: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, arXiv 2010.11929, with the fixed
 //! positions and initial values of MAE's code (He et al. 2022, arXiv 2111.06377).
 
-use super::{Encoder, VitSize};
+use super::{Encoder, VitSize, stages};
 use crate::layer::{LayerNorm, Linear};
 use crate::method::ImageShape;
 use crate::precision;
@@ -180,12 +180,24 @@ impl Vit {
     /// The transformer over a class token (which has no position) and the given tokens:
     /// [B, n, D] -> [B, 1 + n, D] f32.
     pub fn encode(&self, tokens: &Tensor) -> Tensor {
+        self.encode_showing(tokens, |_| ())
+    }
+
+    /// The same, the stream [B, 1 + n, D] behind each block shown to `behind`.
+    fn encode_showing(&self, tokens: &Tensor, behind: impl Fn(&Tensor)) -> Tensor {
         let (b, _, d) = tokens.size3().expect("tokens are [B, n, D]");
         let mut x = Tensor::cat(&[self.cls_token.expand([b, 1, d], false), tokens.to_kind(Kind::Float)], 1);
         for block in &self.blocks {
             x = block.forward(&x);
+            behind(&x);
         }
         self.norm.forward(&x).to_kind(Kind::Float)
+    }
+
+    /// The patch tokens of [B, 1 + L, D] at their places, [B, D, grid, grid].
+    fn grid(&self, x: &Tensor) -> Tensor {
+        let side = (self.length() as f64).sqrt().round() as i64;
+        x.narrow(1, 1, self.length()).transpose(1, 2).unflatten(2, [side, side])
     }
 
     /// The positions that [`Vit::tokens`] adds, [1, L, D].
@@ -207,7 +219,7 @@ impl Vit {
 impl Encoder for Vit {
     fn forward(&self, x: &Tensor, _train: bool) -> Tensor {
         precision::network(x.device(), || {
-            let y = self.encode(&self.tokens(x));
+            let y = self.encode_showing(&self.tokens(x), |x| stages::show_map(&self.grid(x)));
             y.narrow(1, 1, self.length()).mean_dim([1].as_slice(), false, Kind::Float) // [B, D]
         })
     }

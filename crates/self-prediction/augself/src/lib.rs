@@ -24,6 +24,8 @@
 //! 2. The weight of each augmentation is its own key, as in the authors' code; the paper has one lambda for all.
 //! 3. The blur's target is a share of the widest sigma and the solarisation's the difference of 0 and 1.
 //! 4. There is no rotation, which no recipe here has: see the method rotnet.
+//! 5. Beside a method that trains its encoder on one of the views (MoCo) the other passes that encoder once more, with a
+//!    gradient; the authors' MoCo gives the heads the key encoder's features of it, without one.
 
 use anyhow::{Result, ensure};
 use selfsup_core::Tensor;

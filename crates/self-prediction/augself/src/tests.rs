@@ -2,9 +2,7 @@
 
 use super::*;
 use crate::heads::Heads;
-use selfsup_core::augment::views::Plain;
 use selfsup_core::augment::{PARAMS, Solarise};
-use selfsup_core::data::{Image, Images, Normalisation};
 use selfsup_core::encoder::Tap;
 use selfsup_core::method::{ImageShape, Shape, View};
 use selfsup_core::rng::{Purpose, Rng};
@@ -265,6 +263,9 @@ enum Manner {
     OneByOne,
     Backwards,
     OneView,
+    /// Each view in two parts.
+    InParts,
+    /// Not the views, but something made of them.
     Changed,
 }
 
@@ -292,6 +293,10 @@ impl Method for Toy {
             Manner::OneByOne => Tensor::cat(&[self.encoder.forward(a, true), self.encoder.forward(b, true)], 0),
             Manner::Backwards => Tensor::cat(&[self.encoder.forward(b, true), self.encoder.forward(a, true)], 0),
             Manner::OneView => self.encoder.forward(a, true),
+            Manner::InParts => {
+                let parts: Vec<Tensor> = [a, b].into_iter().flat_map(|x| x.chunk(2, 0)).collect();
+                Tensor::cat(&parts.iter().map(|x| self.encoder.forward(x, true)).collect::<Vec<_>>(), 0)
+            }
             Manner::Changed => self.encoder.forward(&Tensor::cat(&[&(a * 2.0), &(b * 2.0)], 0), true),
         };
         Loss::new(h.square().mean(None) * &self.scale).with("own", h.mean(None).detach())
@@ -305,25 +310,28 @@ impl Method for Toy {
 fn beside(store: &Store, manner: Manner, weight: f64) -> Auxiliary {
     let setup = Setup { tap: Some(Tap::default()), ..setup(store) };
     let toy = Box::new(Toy::new(&setup, manner));
-    Auxiliary::new(toy, "toy", 2, weight, &Config { hidden: 16, ..Config::default() }, &setup).expect("a method")
+    Auxiliary::new(toy, "toy", weight, &Config { hidden: 16, ..Config::default() }, &setup).expect("a method")
 }
 
 #[test]
 fn a_weight_of_zero_is_the_method_itself_to_the_bit() {
-    let plain = Store::new(0, Device::Cpu);
-    let mut toy = Toy::new(&setup(&plain), Manner::Joined);
-    let own = toy.loss(&batch(6), AT).total;
-    own.backward();
-    let store = Store::new(0, Device::Cpu);
-    let mut both = beside(&store, Manner::Joined, 0.0);
-    let total = both.loss(&batch(6), AT).total;
-    total.backward();
-    assert_eq!(number(&own).to_bits(), number(&total).to_bits());
-    for v in plain.variables() {
-        let other = store.variables().into_iter().find(|o| o.name == v.name).expect("the same variables");
-        assert_eq!(v.tensor, other.tensor, "{}", v.name);
-        if v.role != Role::Buffer {
-            assert_eq!(v.tensor.grad(), other.tensor.grad(), "{}", v.name);
+    for manner in [Manner::Joined, Manner::OneView] {
+        let plain = Store::new(0, Device::Cpu);
+        let mut toy = Toy::new(&setup(&plain), manner);
+        let own = toy.loss(&batch(6), AT).total;
+        own.backward();
+        let store = Store::new(0, Device::Cpu);
+        let mut both = beside(&store, manner, 0.0);
+        let total = both.loss(&batch(6), AT).total;
+        total.backward();
+        assert_eq!(number(&own).to_bits(), number(&total).to_bits());
+        // Running statistics too: no pass is made for a loss that does not count.
+        for v in plain.variables() {
+            let other = store.variables().into_iter().find(|o| o.name == v.name).expect("the same variables");
+            assert_eq!(v.tensor, other.tensor, "{}", v.name);
+            if v.role != Role::Buffer {
+                assert_eq!(v.tensor.grad(), other.tensor.grad(), "{}", v.name);
+            }
         }
     }
 }
@@ -348,45 +356,31 @@ fn the_total_is_the_method_s_loss_and_the_weighted_second_one_on_its_own_feature
     assert_eq!(seen[0], seen[1]);
 }
 
-/// Four images of noise.
-struct Noise;
-
-impl Images for Noise {
-    fn len(&self) -> usize {
-        4
-    }
-
-    fn channels(&self) -> usize {
-        3
-    }
-
-    fn image(&self, index: usize) -> Result<Image<'_>> {
-        let pixels: Vec<u8> = (0..16 * 16 * 3).map(|i| (i * i * (7 + index) % 251) as u8).collect();
-        Ok(Image { height: 16, width: 16, channels: 3, pixels: pixels.into() })
-    }
-}
-
 #[test]
-fn a_method_that_does_not_show_both_views_is_refused_in_words_and_trying_leaves_no_trace() {
-    let normalisation = Normalisation { mean: vec![0.5; 3], std: vec![0.3; 3] };
-    let images = Plain { samples: &Noise, size: 16, normalisation: &normalisation, device: Device::Cpu };
-    for (manner, fits) in [
-        (Manner::Joined, true),
-        (Manner::OneByOne, true),
-        (Manner::Backwards, true),
-        (Manner::OneView, false),
-        (Manner::Changed, false),
-    ] {
+fn what_the_method_did_not_pass_through_its_encoder_passes_it_once_more() {
+    let last = "encoder.3.bn.running_mean"; // the running statistics of the last layer
+    let run = |manner: Manner| {
         let store = Store::new(0, Device::Cpu);
         let mut both = beside(&store, manner, 1.0);
-        let before: Vec<Tensor> = store.variables().iter().map(|v| v.tensor.detach().copy()).collect();
-        let tried = both.before_epoch(AT, &images);
-        assert_eq!(tried.is_ok(), fits);
-        if let Err(error) = tried {
-            assert!(error.to_string().contains("needs the features of both views, but toy"), "{error}");
-        }
-        assert!(store.variables().iter().zip(&before).all(|(v, old)| v.tensor == *old));
-    }
+        let loss = both.loss(&batch(6), AT);
+        let own = Toy::new(&setup(&Store::new(0, Device::Cpu)), manner).loss(&batch(6), AT).total;
+        let part = |name: &str| number(&loss.parts.iter().find(|(n, _)| *n == name).expect("a part").1);
+        assert!((number(&loss.total) - number(&own) - part("augself")).abs() < 1e-5);
+        loss.total.backward();
+        assert!(store.trainable().iter().all(|v| number(&v.tensor.grad().norm()) > 0.0));
+        let mean = store.variables().into_iter().find(|v| v.name == last).expect("a norm").tensor;
+        (part("augself"), mean.copy())
+    };
+    let (expected, two_passes) = run(Manner::OneByOne);
+    // One view was seen: the other is passed as it would have been, and the statistics end where two passes leave them.
+    assert_eq!(run(Manner::OneView), (expected, two_passes.copy()));
+    // The encoder saw other pixels than the views': both pass it as they are, and move its statistics once more.
+    let (second, three_passes) = run(Manner::Changed);
+    assert_eq!(second, expected);
+    assert_ne!(three_passes, two_passes);
+    // In parts, as MoCo's groups: rows come together, but statistics are of a part.
+    let (in_parts, _) = run(Manner::InParts);
+    assert!(in_parts != expected && (in_parts - expected).abs() < 0.5 * expected);
 }
 
 #[test]
@@ -394,7 +388,7 @@ fn fine_tuning_leaves_nothing_in_the_tap() {
     let store = Store::new(0, Device::Cpu);
     let setup = Setup { tap: Some(Tap::default()), ..setup(&store) };
     let toy = Box::new(Toy::new(&setup, Manner::Joined));
-    let both = Auxiliary::new(toy, "toy", 2, 1.0, &Config::default(), &setup).expect("a method");
+    let both = Auxiliary::new(toy, "toy", 1.0, &Config::default(), &setup).expect("a method");
     assert!(both.features(&batch(2).views[0].x, true).requires_grad());
     assert!(setup.tap.expect("a tap").borrow().is_empty());
 }

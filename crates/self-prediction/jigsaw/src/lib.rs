@@ -24,7 +24,7 @@ use selfsup_core::augment::{Crop, Jitter, Recipe};
 use selfsup_core::check::at_least_one;
 use selfsup_core::encoder::{Encoder, EncoderConfig};
 use selfsup_core::head::{Mlp, MlpStyle};
-use selfsup_core::loss::cross_entropy;
+use selfsup_core::loss::{accuracy, cross_entropy};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::progress::Progress;
 use selfsup_core::rng::Purpose;
@@ -206,11 +206,6 @@ impl Jigsaw {
         let f = self.fc6.forward(&self.encoder.forward(&tiles.flatten(0, 1), train), train).relu(); // [B cells, D']
         self.context.forward(&f.view([puzzle.y.size()[0], -1]), train)
     }
-}
-
-/// The share of rows whose greatest logit is the label's.
-fn accuracy(logits: &Tensor, y: &Tensor) -> Tensor {
-    logits.detach().argmax(-1, false).eq_tensor(y).to_kind(Kind::Float).mean(None)
 }
 
 #[cfg(test)]

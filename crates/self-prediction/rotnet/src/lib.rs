@@ -20,7 +20,7 @@ use anyhow::{Result, ensure};
 use selfsup_core::augment::{Crop, Recipe};
 use selfsup_core::encoder::Encoder;
 use selfsup_core::layer::Linear;
-use selfsup_core::loss::cross_entropy;
+use selfsup_core::loss::{accuracy, cross_entropy};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::progress::Progress;
 use selfsup_core::{Device, Kind, Tensor, precision};
@@ -130,11 +130,6 @@ pub fn rotate(x: &Tensor, angle: i64) -> Tensor {
 
 fn quarters(angle: i64) -> i64 {
     angle / 90
-}
-
-/// The share of rows whose greatest logit is the label's.
-fn accuracy(logits: &Tensor, y: &Tensor) -> Tensor {
-    logits.detach().argmax(-1, false).eq_tensor(y).to_kind(Kind::Float).mean(None)
 }
 
 #[cfg(test)]
