@@ -20,7 +20,7 @@ presets! {
     "bert": "cpu", "bert-base";
     "mae": "cpu", "cifar10-solo", "imagenet-vit-base";
     "rotnet": "cpu", "cifar10";
-    "jigsaw": "cpu", "cpu-3x3", "imagenet-resnet50";
+    "jigsaw": "cpu", "cpu-3x3", "imagenet-2016", "imagenet-resnet50";
     "augself": "cpu", "cifar10";
     "vq-gan": "cpu", "imagenet-f16";
     "dall-e": "cpu", "cpu-dvae", "emoji", "emoji-dvae";

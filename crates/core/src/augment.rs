@@ -17,6 +17,7 @@ pub use draw::{Colour, CropBox, Draw, Operation};
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
+use tch::Tensor;
 
 /// The columns of [`crate::method::View::params`], each 0 where the operation was not applied: the crop's centre and
 /// size as shares of the image, the flip, the four jitter factors (hue as a share of a turn), grey, the blur's sigma
@@ -35,6 +36,14 @@ pub const PARAMS: [&str; 12] = [
     "sigma",
     "solarise",
 ];
+
+/// The column `name` of parameters [B, P], `[B]`.
+///
+/// # Panics
+/// If [`PARAMS`] has no such name.
+pub fn param(params: &Tensor, name: &str) -> Tensor {
+    params.select(1, PARAMS.iter().position(|known| *known == name).expect("a column") as i64)
+}
 
 /// How one view is made: a row of a paper's augmentation table.
 ///

@@ -1,7 +1,7 @@
 //! omega: what is to be told of the augmentations of two views, out of the parameters that made them.
 
 use anyhow::{Result, ensure};
-use selfsup_core::augment::{Jitter, PARAMS, Recipe};
+use selfsup_core::augment::{Jitter, Recipe, param};
 use selfsup_core::{Kind, Tensor};
 
 /// One augmentation, with a head of its own.
@@ -31,18 +31,13 @@ impl Part {
 
 /// The targets of two views made by given recipes.
 pub struct Targets {
-    /// Column of [`PARAMS`], the value that changes nothing, and by what the distance from it is divided.
+    /// Column of [`selfsup_core::augment::PARAMS`], the value that changes nothing, and by what the distance from it is divided.
     colour: Vec<(&'static str, f64, f64)>,
     /// The widest blur, in pixels.
     blur: f64,
     crop: bool,
     flip: bool,
     solarise: bool,
-}
-
-/// A column of parameters [B, P].
-fn column(params: &Tensor, name: &str) -> Tensor {
-    params.select(1, PARAMS.iter().position(|known| *known == name).expect("a column") as i64)
 }
 
 impl Targets {
@@ -97,25 +92,25 @@ impl Targets {
     pub fn omega(&self, part: Part, params: &Tensor) -> Tensor {
         let rows = match part {
             Part::Crop => {
-                let whole = column(params, "height").eq(0.0).to_kind(params.kind()); // not cropped: all 0
-                let flip = column(params, "flip");
-                let y = column(params, "centre_y") + 0.5 * &whole;
-                let x = column(params, "centre_x") + 0.5 * &whole;
+                let whole = param(params, "height").eq(0.0).to_kind(params.kind()); // not cropped: all 0
+                let flip = param(params, "flip");
+                let y = param(params, "centre_y") + 0.5 * &whole;
+                let x = param(params, "centre_x") + 0.5 * &whole;
                 // Of a flipped view the centre is where the network sees it.
                 let x = &x + flip * (1.0 - 2.0 * &x);
-                vec![y, x, column(params, "height") + &whole, column(params, "width") + whole]
+                vec![y, x, param(params, "height") + &whole, param(params, "width") + whole]
             }
             Part::Colour => {
                 // Not jittered: all 0. Jittered, a factor whose strength is 0 is 1.
-                let factors = ["brightness", "contrast", "saturation"].map(|name| column(params, name));
+                let factors = ["brightness", "contrast", "saturation"].map(|name| param(params, name));
                 let jittered = Tensor::stack(&factors, 0).amax([0].as_slice(), false).gt(0.0).to_kind(params.kind());
                 let scaled =
-                    |(name, neutral, range): &(&str, f64, f64)| (column(params, name) - *neutral) / *range * &jittered;
+                    |(name, neutral, range): &(&str, f64, f64)| (param(params, name) - *neutral) / *range * &jittered;
                 self.colour.iter().map(scaled).collect()
             }
-            Part::Flip => vec![column(params, "flip")],
-            Part::Blur => vec![column(params, "sigma") / self.blur],
-            Part::Solarise => vec![column(params, "solarise")],
+            Part::Flip => vec![param(params, "flip")],
+            Part::Blur => vec![param(params, "sigma") / self.blur],
+            Part::Solarise => vec![param(params, "solarise")],
         };
         Tensor::stack(&rows, 1)
     }

@@ -5,7 +5,8 @@
 //! once: a set of N permutations pi_1 .. pi_N of the tiles       (algorithm 1)
 //!     the first at random; then, again and again, the one with the greatest mean Hamming distance to those chosen
 //! for a batch of images:                                         (section 4)
-//!     cut a tile at random out of each cell of a grid, normalise each by its own mean and deviation
+//!     cut a tile at random out of each cell of a grid, each colour channel of it moved by -2 .. 2 pixels
+//!     normalise each tile by its own mean and deviation
 //!     draw y uniformly for each image and put its tiles in the order pi_y
 //!     f_i = fc6(encoder(tile_i))                                 one tower for all tiles, none sees another
 //!     L = cross-entropy(fc8(fc7(f_1 .. f_9)), y)
@@ -14,18 +15,19 @@
 //! Where this departs from the paper:
 //! 1. The encoder is the run's, a convolutional one; the paper's is AlexNet with a first stride of 2. Features are its
 //!    output for the whole image, normalised as a tile is, so that it sees values as in training.
-//! 2. fc6 has a BatchNorm, as in VISSL's networks, where the authors' code has dropout behind fc6 and fc7.
-//! 3. The paper moves the colour channels by up to 2 pixels against each other, so that chromatic aberration tells
-//!    nothing of a tile's place. Here 30 % of the images are grey, as there, and the rest have their colours jittered.
-//! 4. A tile's size is a share of its cell's: 64 of 75 pixels at any size of image.
+//! 2. fc6 has a BatchNorm (without weight and bias), as in VISSL's networks (with them), where the authors' code has
+//!    dropout behind fc6 and fc7.
+//! 3. Colours are jittered too, which the paper does not do.
+//! 4. A tile's size is a share of its cell's, and the channels' shift one of the tile's: 64 of 75 and 2 of 64 pixels at
+//!    any size of image.
 
 use anyhow::{Result, bail, ensure};
-use selfsup_core::augment::{Crop, Jitter, Recipe};
-use selfsup_core::check::at_least_one;
+use selfsup_core::augment::{Crop, Jitter, Recipe, param};
+use selfsup_core::check::{at_least_one, share};
 use selfsup_core::encoder::{Encoder, EncoderConfig};
 use selfsup_core::head::{Mlp, MlpStyle};
 use selfsup_core::loss::{accuracy, cross_entropy};
-use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
+use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, View};
 use selfsup_core::progress::Progress;
 use selfsup_core::rng::Purpose;
 use selfsup_core::{Kind, Tensor};
@@ -35,7 +37,7 @@ pub mod permutations;
 pub mod tiles;
 
 use permutations::{Choice, choose};
-use tiles::{Grid, normalise, shuffle};
+use tiles::{Grid, below, normalise, shuffle};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -48,6 +50,10 @@ pub struct Config {
     pub permutations: i64,
     /// How far apart they are (table 5).
     pub hamming: Choice,
+    /// How far each colour channel of a tile is moved at most, up, down and sideways, as a share of the tile's side
+    /// (section 4.2: 2 of 64 pixels), so that chromatic aberration tells nothing of its place; 0: not at all. A view
+    /// that is grey stays as it is.
+    pub channel_shift: f64,
     /// Whether a tile is normalised by its own mean and deviation (section 4.2).
     pub normalise: bool,
     /// The width of fc6, of each tile (figure 3).
@@ -58,8 +64,16 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Config {
-        let (tile, hamming) = (64.0 / 75.0, Choice::Max);
-        Config { grid: 3, tile, permutations: 1000, hamming, normalise: true, tile_hidden: 512, hidden: 4096 }
+        Config {
+            grid: 3,
+            tile: 64.0 / 75.0,
+            permutations: 1000,
+            hamming: Choice::Max,
+            channel_shift: 2.0 / 64.0,
+            normalise: true,
+            tile_hidden: 512,
+            hidden: 4096,
+        }
     }
 }
 
@@ -133,6 +147,7 @@ impl Define for Jigsaw {
             "permutations is {permutations}; expected 2 to {most}, as many as there are of {} tiles",
             grid * grid
         );
+        share("channel_shift", config.channel_shift)?;
         ensure!(hidden >= 0, "hidden is {hidden}; expected a width, or 0 for no such layer");
         at_least_one("tile_hidden", config.tile_hidden)
     }
@@ -177,7 +192,7 @@ impl Define for Jigsaw {
 
 /// The tiles of a batch and the order in which each image's are shown.
 struct Puzzle {
-    /// [B, cells, C, t, t], in the order of the grid, not normalised.
+    /// [B, cells, C, t, t], in the order of the grid, channels shifted, not normalised.
     tiles: Tensor,
     /// Where each was cut out of its cell, [B, cells, 2] i64.
     places: Tensor,
@@ -188,15 +203,24 @@ struct Puzzle {
 }
 
 impl Jigsaw {
-    /// Each image draws places and a permutation of its own.
+    /// Each image draws places, shifts and a permutation of its own.
     fn puzzle(&self, batch: &Batch) -> Puzzle {
-        let (x, cells, n) = (&batch.views[0].x, self.grid.cells(), self.config.permutations);
-        let uniform = batch.uniform(Purpose::Mask, 1 + 2 * cells as usize);
-        // In f32 the greatest number below 1 may have become 1.
-        let y = (uniform.select(1, 0) * n as f64).floor().clamp_max((n - 1) as f64).to_kind(Kind::Int64);
+        let (View { x, params }, cells, n) = (&batch.views[0], self.grid.cells(), self.config.permutations);
+        let colours = x.size()[1];
+        let shifts = if colours > 1 { 2 * cells * colours } else { 0 };
+        let uniform = batch.uniform(Purpose::Mask, (1 + 2 * cells + shifts) as usize);
+        let y = below(&uniform.select(1, 0), n);
         let places = self.grid.offsets(&uniform.narrow(1, 1, 2 * cells).view([-1, cells, 2]));
+        let tiles = if shifts > 0 {
+            let shifts = uniform.narrow(1, 1 + 2 * cells, shifts).view([-1, cells, colours, 2]);
+            let coloured = param(params, "grey").eq(0.0).to_kind(Kind::Int64).view([-1, 1, 1, 1]);
+            let shifts = self.grid.shifts(&shifts, self.config.channel_shift) * coloured;
+            self.grid.cut_shifted(x, &places, &shifts)
+        } else {
+            self.grid.cut(x, &places)
+        };
         let orders = self.permutations.index_select(0, &y);
-        Puzzle { tiles: self.grid.cut(x, &places), places, y, orders }
+        Puzzle { tiles, places, y, orders }
     }
 
     /// Logits of the N permutations, [B, N] f32.

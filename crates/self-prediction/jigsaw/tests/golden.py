@@ -62,16 +62,17 @@ def permutations(cells, n, first, nearest=False):
         place = (distance.min(0) if nearest else distance.sum(0)).argmax()
 
 
-# n images of c channels and s pixels, a grid, tiles of t pixels, N permutations.
-for n, c, s, grid, t, count, tile_hidden, hidden, normalise in [
-    (3, 1, 28, 2, 12, 24, 8, 16, True),
-    (2, 3, 30, 3, 9, 50, 4, 0, True),
-    (3, 1, 28, 2, 12, 24, 8, 16, False),
+# n images of c channels and s pixels, a grid, tiles of t pixels, N permutations; channels move by up to `most` pixels.
+for n, c, s, grid, t, count, tile_hidden, hidden, normalise, most in [
+    (3, 1, 28, 2, 12, 24, 8, 16, True, 0),
+    (2, 3, 30, 3, 9, 50, 4, 0, True, 0),
+    (3, 1, 28, 2, 12, 24, 8, 16, False, 0),
+    (2, 3, 30, 3, 9, 50, 4, 0, True, 2),
 ]:
     cells, cell = grid * grid, s // grid
     p = parameters(c, cells, tile_hidden, hidden, count)
     x = wave(0.1, n, c, s, s).float().double()
-    uniform = wave(0.4, n, 1 + 2 * cells) * 0.499 + 0.5  # (0, 1)
+    uniform = wave(0.4, n, 1 + 2 * cells + (2 * cells * c if most else 0)) * 0.499 + 0.5  # (0, 1)
     orders = permutations(cells, count, 5)
     tiles, labels = [], []
     for image, u in zip(x, uniform):
@@ -80,7 +81,16 @@ for n, c, s, grid, t, count, tile_hidden, hidden, normalise in [
         for i in range(cells):
             top = i // grid * cell + math.floor(u[1 + 2 * i].item() * (cell - t + 1))
             left = i % grid * cell + math.floor(u[2 + 2 * i].item() * (cell - t + 1))
-            tile = image[:, top : top + t, left : left + t]
+            windows = []
+            for k in range(c):
+                row, column = top, left
+                if most:
+                    place = 1 + 2 * cells + 2 * (c * i + k)
+                    row += math.floor(u[place].item() * (2 * most + 1)) - most
+                    column += math.floor(u[place + 1].item() * (2 * most + 1)) - most
+                row, column = min(max(row, 0), s - t), min(max(column, 0), s - t)
+                windows.append(image[k, row : row + t, column : column + t])
+            tile = torch.stack(windows)
             if normalise:
                 tile = torch.stack([(v - v.mean()) / v.std() for v in tile])
             cut.append(tile)
@@ -94,7 +104,7 @@ for n, c, s, grid, t, count, tile_hidden, hidden, normalise in [
     loss.backward()
     g = [p[name].grad for name in ["context.0.weight", "encoder.0.conv.weight", "fc6.0.weight"]]
     numbers = ", ".join(f"({v.flatten()[1].item():.9e}, {v.norm().item():.9e})" for v in g)
-    print(f"({n}, {c}, {s}, {grid}, {count}, {tile_hidden}, {hidden}, {str(normalise).lower()}, {loss.item():.9f}, [{numbers}]),")
+    print(f"({n}, {c}, {s}, {grid}, {count}, {tile_hidden}, {hidden}, {str(normalise).lower()}, {most}, {loss.item():.9f}, [{numbers}]),")
     print("   labels", labels)
 
 print("sets: first place, number, by the nearest, the last chosen, sum of i * entry over the set")

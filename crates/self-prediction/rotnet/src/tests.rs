@@ -1,6 +1,8 @@
 //! RotNet against PyTorch (`tests/golden.py`), exact rotations, and what a label may depend on.
 
 use super::*;
+use selfsup_core::augment::views::{HostBatch, plain};
+use selfsup_core::data::{Image, Images, Normalisation};
 use selfsup_core::method::{ImageShape, Shape, View};
 use selfsup_core::store::{Store, assign};
 
@@ -88,12 +90,55 @@ fn every_image_is_there_at_every_angle_with_its_label() {
     }
 }
 
+/// Eight images without any symmetry.
+struct Noise;
+
+impl Images for Noise {
+    fn len(&self) -> usize {
+        8
+    }
+
+    fn channels(&self) -> usize {
+        1
+    }
+
+    fn image(&self, index: usize) -> Result<Image<'_>> {
+        let pixels: Vec<u8> = (0..16 * 16).map(|i| (i * i * (7 + index) % 251) as u8).collect();
+        Ok(Image { height: 16, width: 16, channels: 1, pixels: pixels.into() })
+    }
+}
+
 #[test]
-fn a_flip_commutes_with_a_rotation_up_to_its_sign_and_two_flips_are_half_a_turn() {
-    // Why `views` may flip left and right, but not upside down as well: the label 180 would then be that of 0.
+fn views_are_flipped_left_and_right_and_never_turned_so_a_label_stays_true() {
+    // A flip upside down beside one left and right is half a turn: the label 180 would then be that of 0.
     let x = wave(0.1, &[1, 1, 5, 5]);
     assert_eq!(rotate(&x.flip([-1]), 90), rotate(&x, 270).flip([-1]));
     assert_eq!(x.flip([-1]).flip([-2]), rotate(&x, 180));
+    // The method's own views without their crop, which keeps no pixel as it is.
+    let store = Store::new(0, Device::Cpu);
+    let views: Vec<Recipe> = make(&store, &ALL, 1, 16).views();
+    assert_eq!(views.len(), 1);
+    let recipe = [Recipe { crop: None, ..views[0].clone() }];
+    let normalisation = Normalisation { mean: vec![0.0], std: vec![1.0] };
+    let index: Vec<usize> = (0..8).collect();
+    let original = plain(&Noise, &index, 16, &normalisation).expect("images");
+    let (mut kept, mut flipped) = (0, 0);
+    for epoch in 0..8 {
+        let batch = HostBatch::render(&Noise, index.clone(), &recipe, 16, &normalisation, 0, epoch).expect("views");
+        let view = &batch.to_batch(Device::Cpu).views[0].x;
+        for i in 0..8 {
+            let (view, original) = (view.get(i), original.get(i));
+            kept += i32::from(view == original);
+            flipped += i32::from(view == original.flip([-1]));
+            // What is shown under the other labels is neither the image nor its mirror image.
+            for angle in [90, 180, 270] {
+                let turned = rotate(&view, angle);
+                assert!(turned != original && turned != original.flip([-1]), "image {i} at {angle}");
+            }
+        }
+    }
+    // A coin 64 times: each side within 5 deviations of 4.
+    assert!(kept + flipped == 64 && (12..=52).contains(&kept), "{kept} as they are, {flipped} mirrored");
 }
 
 #[test]
