@@ -4,10 +4,10 @@
 use crate::preset;
 use crate::registry::{self, RANDOM, SUPERVISED, did_you_mean};
 use anyhow::{Context, Result, bail, ensure};
-use selfsup_core::augment::Recipe;
+use selfsup_core::augment::{Crop, Jitter, Recipe};
 use selfsup_core::check::not_negative;
 use selfsup_core::encoder::EncoderConfig;
-use selfsup_evaluate::{Finetune, Knn, Linear};
+use selfsup_evaluate::{Finetune, Knn, Linear, Ridge};
 use selfsup_train::TrainConfig;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -43,7 +43,7 @@ pub struct RunConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvaluateConfig {
-    /// Of `knn`, `linear`, `finetune`, `geometry`, `pretext`.
+    /// Of [`PROTOCOLS`].
     pub protocols: Vec<String>,
     /// Epochs between two looks at the features of training images while training; 0: never.
     pub online_every: u64,
@@ -53,10 +53,34 @@ pub struct EvaluateConfig {
     pub finetune: Finetune,
     /// The shares of labels that `finetune` is run with.
     pub fractions: Vec<f64>,
+    /// Protocol `layers` takes the means over this many parts a side of a layer's map; 1: over the whole of it.
+    pub layer_grid: i64,
+    pub augmentation: Augmented,
+}
+
+/// Protocol `augmentation`: what is done to images, and how features are asked what it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Augmented {
+    pub recipe: Recipe,
+    pub ridge: Ridge,
+}
+
+impl Default for Augmented {
+    /// The views of MoCo v2 and SimSiam, always jittered, neither grey nor blurred, which would hide what is asked.
+    fn default() -> Augmented {
+        let recipe = Recipe {
+            crop: Some(Crop { scale: [0.2, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] }),
+            flip: 0.5,
+            jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 1.0 }),
+            ..Recipe::default()
+        };
+        Augmented { recipe, ridge: Ridge::default() }
+    }
 }
 
 /// What `evaluate.protocols` may hold.
-pub const PROTOCOLS: [&str; 5] = ["knn", "linear", "finetune", "geometry", "pretext"];
+pub const PROTOCOLS: [&str; 7] = ["knn", "linear", "finetune", "geometry", "pretext", "layers", "augmentation"];
 
 impl Default for EvaluateConfig {
     fn default() -> EvaluateConfig {
@@ -67,6 +91,8 @@ impl Default for EvaluateConfig {
             linear: Linear::default(),
             finetune: Finetune::default(),
             fractions: vec![1.0, 0.1, 0.01],
+            layer_grid: 1,
+            augmentation: Augmented::default(),
         }
     }
 }
@@ -126,6 +152,24 @@ impl RunConfig {
         Ok(config)
     }
 
+    /// This configuration with other settings of its evaluation.
+    ///
+    /// # Errors
+    /// If a key is unknown or not of `evaluate`, or a value cannot be used.
+    pub fn judged_by(&self, layers: &[Table]) -> Result<RunConfig> {
+        let mut table = Table::try_from(self)?;
+        for layer in layers {
+            if let Some(key) = layer.keys().find(|key| *key != "evaluate") {
+                bail!("`{key}` made this run what it is; only keys below `evaluate` can be given to `eval`");
+            }
+            merge(&mut table, layer, "")?;
+        }
+        let read: Result<RunConfig, toml::de::Error> = table.try_into();
+        let config = read.map_err(|error| one_line(&error)).context("in the configuration")?;
+        config.check()?;
+        Ok(config)
+    }
+
     fn check(&self) -> Result<()> {
         self.train.check()?;
         for recipe in &self.views {
@@ -139,6 +183,9 @@ impl RunConfig {
                 PROTOCOLS.join(", ")
             );
         }
+        let grid = self.evaluate.layer_grid;
+        ensure!(grid >= 1, "`evaluate.layer_grid` is {grid}; expected at least 1 part a side");
+        self.evaluate.augmentation.recipe.check().context("in `evaluate.augmentation.recipe`")?;
         let plain = |c: char| c.is_ascii_alphanumeric() || " -_.=+/%".contains(c);
         ensure!(
             self.variant.len() <= 40 && self.variant.chars().all(plain),

@@ -1,5 +1,8 @@
 //! The protocol: what is asked of every encoder, in the same way.
 
+mod augmentation;
+mod layers;
+
 use crate::config::RunConfig;
 use crate::registry::SUPERVISED;
 use crate::run::{Subject, recipes, training_samples};
@@ -48,8 +51,24 @@ pub fn extract(
     Ok(Tensor::cat(&parts, 0))
 }
 
+/// `f` of the first sample, a batch of one.
+fn first<T>(samples: &dyn Samples, f: impl FnOnce(&Tensor) -> T, subject: &Subject, dataset: &Dataset) -> Result<T> {
+    let x = plain(samples, &[0], subject.shape.size() as usize, &dataset.normalisation)?;
+    Ok(no_grad(|| f(&x.to_device(subject.store.device()))))
+}
+
+/// The projector's output, where the method has one.
+fn embedding<'a>(
+    samples: &dyn Samples,
+    subject: &'a Subject,
+    dataset: &Dataset,
+) -> Result<Option<impl Fn(&Tensor) -> Tensor + use<'a>>> {
+    let there = first(samples, |x| subject.method.embedding(x).is_some(), subject, dataset)?;
+    Ok(there.then(|| |x: &Tensor| subject.method.embedding(x).expect("it was there before")))
+}
+
 /// Protocols that need labels.
-pub const LABELLED: [&str; 3] = ["knn", "linear", "finetune"];
+pub const LABELLED: [&str; 4] = ["knn", "linear", "finetune", "layers"];
 
 /// Refuses protocols that a data set has no labels or no test part for, before anything is trained.
 ///
@@ -126,6 +145,10 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
         (epochs, steps) = (score.epochs, score.steps);
         values.push(("finetune".into(), "accuracy".into(), score.accuracy));
     }
+    if wants("augmentation") {
+        let scores = augmentation::augmentation(config, subject, dataset, &*test.samples)?;
+        values.extend(scores.into_iter().map(|(metric, value)| ("augmentation".into(), metric, value)));
+    }
 
     let encode = |x: &Tensor| subject.method.features(x, false);
     if wants("knn") || wants("linear") {
@@ -145,12 +168,14 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
             values.push(("linear".into(), "penalty".into(), score.penalty));
         }
     }
+    if wants("layers") {
+        let scores = layers::layers(config, subject, dataset, [train, held])?;
+        values.extend(scores.into_iter().map(|(metric, value)| ("layers".into(), metric, value)));
+    }
     if wants("geometry") {
         // Of the encoder's output, and of what the loss sees, where that is another thing.
         values.extend(geometry("geometry", &encode, config, subject, dataset, test)?);
-        let probe = plain(&*test.samples, &[0], subject.shape.size() as usize, &dataset.normalisation)?;
-        if no_grad(|| subject.method.embedding(&probe.to_device(subject.store.device()))).is_some() {
-            let embed = |x: &Tensor| subject.method.embedding(x).expect("it was there before");
+        if let Some(embed) = embedding(&*test.samples, subject, dataset)? {
             values.extend(geometry("embedding", &embed, config, subject, dataset, test)?);
         }
     }

@@ -64,7 +64,9 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Judge runs again: RUN... [knn|linear|finetune|geometry ...]
+    /// Judge runs again: RUN... [knn|linear|finetune|geometry|layers|augmentation|pretext ...] [evaluate.KEY=VALUE ...]
+    ///
+    /// With changed settings scores are printed and not written: results.csv holds those of the run's own settings.
     Eval { runs: Vec<String> },
     /// Methods x seeds from a study file, resumable; ends in results.csv and a report
     Compare {
@@ -298,15 +300,21 @@ fn pretrain(
 fn print_rows(rows: &[Row]) {
     for row in rows {
         match row.value {
-            Some(value) => println!("{:20} {:24} {value:.4}", row.protocol, row.metric),
+            Some(value) => println!("{}", score_line(&row.protocol, &row.metric, value)),
             None => println!("{:20} {:24} diverged", row.protocol, row.metric),
         }
     }
 }
 
+fn score_line(protocol: &str, metric: &str, value: f64) -> String {
+    format!("{protocol:20} {metric:24} {value:.4}")
+}
+
 fn eval(words: &[String], machine: &Machine) -> Result<()> {
+    let (changes, words): (Vec<&String>, Vec<&String>) = words.iter().partition(|w| w.contains('='));
+    let changes = changes.into_iter().map(|text| parse_override(text)).collect::<Result<Vec<Table>>>()?;
     let (protocols, folders): (Vec<&String>, Vec<&String>) =
-        words.iter().partition(|w| PROTOCOLS.contains(&w.as_str()));
+        words.into_iter().partition(|w| PROTOCOLS.contains(&w.as_str()));
     ensure!(!folders.is_empty(), "which run? give the folder of one, as `selfsup pretrain` prints it");
     for folder in folders {
         let folder = Path::new(folder);
@@ -317,7 +325,15 @@ fn eval(words: &[String], machine: &Machine) -> Result<()> {
         if !protocols.is_empty() {
             config.evaluate.protocols = protocols.iter().map(|p| p.to_string()).collect();
         }
+        let config = config.judged_by(&changes)?;
         let scores = evaluation::judge(&config, &dataset, &mut subject)?;
+        if !changes.is_empty() {
+            println!("{}", folder.display());
+            for (protocol, metric, value) in scores.values {
+                println!("{}", score_line(&protocol, &metric, value));
+            }
+            continue;
+        }
         let path = folder.join("results.csv");
         let mut rows = results::read(&path)
             .with_context(|| format!("{}: finish the run first, with the command that began it", folder.display()))?;

@@ -106,7 +106,7 @@ fn write_views(config: &RunConfig, dataset: &Dataset, size: usize, recipes: &[Re
 fn shown(row: &Row) -> bool {
     match row.protocol.as_str() {
         "geometry" => row.metric == "effective_rank",
-        "embedding" => false,
+        "embedding" | "layers" | "augmentation" => false,
         "linear" => row.metric == "accuracy",
         _ => true,
     }

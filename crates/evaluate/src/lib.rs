@@ -9,6 +9,7 @@ pub mod geometry;
 pub mod knn;
 mod lbfgs;
 pub mod linear;
+pub mod ridge;
 pub mod split;
 
 pub use features::Features;
@@ -16,3 +17,4 @@ pub use finetune::{Finetune, FinetuneScore, Labelled, Network, finetune};
 pub use geometry::{Geometry, effective_rank, normalised_std};
 pub use knn::Knn;
 pub use linear::{Linear, LinearScore};
+pub use ridge::{Ridge, RidgeScore};

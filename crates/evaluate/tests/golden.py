@@ -4,7 +4,8 @@ Run: python tests/golden.py   (numpy 2, scikit-learn 1.6 or later)
 """
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import r2_score
 
 
 def cloud(n, d, start, classes, shift):
@@ -34,6 +35,23 @@ def linear():
         show(f"linear {penalty} weight", model.coef_.T)
         show(f"linear {penalty} bias", model.intercept_ - model.intercept_.mean())
         show(f"linear {penalty} right", [(model.predict((test - mean) / std) == labels).sum()])
+
+
+def targets(x, start):
+    """Two that the features tell in part, one linear and one not, and one that they do not."""
+    m = np.arange(start, start + len(x), dtype=np.float64)
+    noise = np.sin(0.73 * m * m)
+    y = np.stack([x @ np.arange(1.0, 1.0 + x.shape[1]) + 4 * noise, x[:, 0] ** 2 + x[:, 1] + 0.5 * noise, noise], 1)
+    return y.astype(np.float32).astype(np.float64)
+
+
+def ridge():
+    (x, _), (test, _) = cloud(150, 6, 0, 3, 0.8), cloud(90, 6, 4000, 3, 0.8)
+    y, truth = targets(x, 0), targets(test, 4000)
+    mean, std = x.mean(0), x.std(0)
+    for penalty in (1.0, 0.01, 1e-6):
+        model = Ridge(alpha=penalty * len(x)).fit((x - mean) / std, y)
+        show(f"ridge {penalty} r2", r2_score(truth, model.predict((test - mean) / std), multioutput="raw_values"))
 
 
 def knn():
@@ -80,5 +98,6 @@ def rank_nonzero(x):
 
 
 linear()
+ridge()
 knn()
 geometry()

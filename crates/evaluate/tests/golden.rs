@@ -2,7 +2,8 @@
 //! run it) and against closed forms.
 
 use selfsup_core::{Device, Kind, Tensor};
-use selfsup_evaluate::{Features, Geometry, Knn, Linear, geometry};
+use selfsup_evaluate::split::{Use, stratified};
+use selfsup_evaluate::{Features, Geometry, Knn, Linear, Ridge, geometry};
 
 /// The formula of golden.py's `cloud`.
 fn cloud(n: usize, d: usize, start: usize, classes: usize, shift: f64) -> Features {
@@ -156,6 +157,93 @@ fn linear_leaves_constant_dimensions_out() {
     for (a, b) in values(&fit.weight()).into_iter().zip(values(&wide.weight().narrow(0, 2, 4))) {
         close("weight", a, b, 1e-6);
     }
+}
+
+/// The formula of golden.py's `targets`.
+fn targets(x: &Tensor, start: usize) -> Tensor {
+    let (n, d) = x.size2().expect("features");
+    let noise: Vec<f64> = (start..start + n as usize).map(|m| (0.73 * m as f64 * m as f64).sin()).collect();
+    let (x, noise) = (x.to_kind(Kind::Double), Tensor::from_slice(&noise));
+    let weights = Tensor::arange(d, (Kind::Double, Device::Cpu)) + 1.0;
+    let columns = [x.mv(&weights) + 4.0 * &noise, x.select(1, 0).square() + x.select(1, 1) + 0.5 * &noise, noise];
+    Tensor::stack(&columns, 1).to_kind(Kind::Float)
+}
+
+#[test]
+fn ridge_agrees_with_scikit_learn() {
+    let (x, test) = (cloud(150, 6, 0, 3, 0.8).x, cloud(90, 6, 4000, 3, 0.8).x);
+    let (y, truth) = (targets(&x, 0), targets(&test, 4000));
+    for (penalty, golden) in [
+        (1.0, [0.624274525, 0.374313098, -0.0359307118]),
+        (0.01, [0.871986496, 0.564040276, -0.0940750219]),
+        (1e-6, [0.873366067, 0.56439181, -0.0955734069]),
+    ] {
+        let ridge = Ridge { penalties: vec![penalty], ..Ridge::default() };
+        let scores = ridge.score([&x, &y], [&test, &truth], 0).expect("scores");
+        for (score, golden) in scores.iter().zip(golden) {
+            assert_eq!(score.penalty, penalty);
+            // Both solve in f64 what f32 holds; nine digits are printed.
+            close("r2", score.r2, golden, 2e-9);
+        }
+        // More than one block of rows, a constant dimension, and targets in other units: the same.
+        let (often, other) = (|x: &Tensor| x.repeat([60, 1]), |x: &Tensor| x.to_kind(Kind::Double) * 8.0 - 3.0);
+        let wide = Tensor::cat(&[&Tensor::full([9000, 1], 0.1, (Kind::Float, Device::Cpu)), &often(&x)], 1);
+        let wider = Tensor::cat(&[&Tensor::full([90, 1], 7.0, (Kind::Float, Device::Cpu)), &test], 1);
+        let again = ridge.score([&wide, &other(&often(&y))], [&wider, &other(&truth)], 0).expect("scores");
+        again.iter().zip(&scores).for_each(|(a, b)| close("r2", a.r2, b.r2, 1e-9));
+    }
+}
+
+#[test]
+fn ridge_chooses_a_penalty_for_each_target_on_training_features() {
+    let (x, test) = (cloud(150, 6, 0, 3, 0.8).x, cloud(90, 6, 4000, 3, 0.8).x);
+    let (y, truth) = (targets(&x, 0), targets(&test, 4000));
+    let scores = Ridge::default().score([&x, &y], [&test, &truth], 0).expect("scores");
+    // The one that tells most of a target on the held-out part when fitted on the rest.
+    let (held_out, rest) = stratified(&[0; 150], 0.2, 0, Use::HeldOut).expect("parts");
+    let part = |rows: Vec<usize>| {
+        let rows = Tensor::from_slice(&rows.into_iter().map(|row| row as i64).collect::<Vec<_>>());
+        [x.index_select(0, &rows), y.index_select(0, &rows)]
+    };
+    let (held_out, rest) = (part(held_out), part(rest));
+    let single = |penalty: f64| Ridge { penalties: vec![penalty], held_out: 0.2 };
+    for (target, score) in scores.iter().enumerate() {
+        let told = |&penalty: &f64| {
+            let scores = single(penalty).score([&rest[0], &rest[1]], [&held_out[0], &held_out[1]], 7);
+            scores.expect("scores")[target].r2
+        };
+        let penalties = Ridge::default().penalties;
+        let best = penalties.iter().max_by(|a, b| told(a).total_cmp(&told(b))).expect("a penalty");
+        assert_eq!(score.penalty, *best, "target {target}");
+    }
+    assert!(scores[0].penalty < scores[2].penalty, "each has its own: {scores:?}");
+    for (score, single) in scores.iter().map(|score| (score, single(score.penalty))) {
+        let alone = single.score([&x, &y], [&test, &truth], 0).expect("scores");
+        assert!(alone.contains(score), "fitted again on all training features");
+    }
+    // Other test targets change nothing but what is told of them.
+    let flipped = Ridge::default().score([&x, &y], [&test, &truth.flip([0])], 0).expect("scores");
+    assert!(flipped.iter().zip(&scores).all(|(a, b)| a.penalty == b.penalty && a.r2 != b.r2));
+    let shuffled = Ridge { penalties: vec![1e-6, 10.0, 1e-2, 1e-4, 1.0, 0.1, 1e-3, 1e-5], held_out: 0.2 };
+    assert_eq!(shuffled.score([&x, &y], [&test, &truth], 0).expect("scores"), scores);
+}
+
+#[test]
+fn ridge_refuses_what_it_cannot_use() {
+    let (x, y) = (cloud(20, 3, 0, 3, 0.8).x, targets(&cloud(20, 3, 0, 3, 0.8).x, 0));
+    let refused = |ridge: &Ridge, train: [&Tensor; 2], test: [&Tensor; 2]| {
+        ridge.score(train, test, 0).expect_err("refused").to_string()
+    };
+    let plain = Ridge::default();
+    assert!(refused(&Ridge { penalties: vec![], ..plain.clone() }, [&x, &y], [&x, &y]).contains("empty"));
+    assert!(refused(&Ridge { penalties: vec![-1.0], ..plain.clone() }, [&x, &y], [&x, &y]).contains("positive"));
+    assert!(refused(&Ridge { held_out: 1.0, ..plain.clone() }, [&x, &y], [&x, &y]).contains("(0, 1)"));
+    assert!(refused(&plain, [&x, &y], [&x, &y.narrow(0, 0, 19)]).contains("the test part has [20, 3] and [19, 3]"));
+    assert!(refused(&plain, [&x, &y], [&x.narrow(1, 0, 2), &y]).contains("the test part has [20, 2]"));
+    assert!(refused(&plain, [&(&x / 0.0), &y], [&x, &y]).contains("not finite"));
+    assert!(refused(&plain, [&x, &y], [&x, &y.zeros_like()]).contains("target 0 does not vary"));
+    assert!(refused(&plain, [&x.narrow(0, 0, 1), &y.narrow(0, 0, 1)], [&x, &y]).contains("two images"));
+    assert!(serde_json::from_str::<Ridge>(r#"{"penalty": 1}"#).is_err());
 }
 
 #[test]

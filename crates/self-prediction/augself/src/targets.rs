@@ -77,15 +77,22 @@ impl Targets {
         })
     }
 
-    /// How many numbers there are to tell; 0: the views do not have this augmentation.
+    /// What there is to tell, as columns of [`selfsup_core::augment::PARAMS`]; nothing: the views do not have this
+    /// augmentation.
+    pub fn names(&self, part: Part) -> Vec<&'static str> {
+        let (there, names) = match part {
+            Part::Crop => (self.crop, vec!["centre_y", "centre_x", "height", "width"]),
+            Part::Colour => (true, self.colour.iter().map(|(name, ..)| *name).collect()),
+            Part::Flip => (self.flip, vec!["flip"]),
+            Part::Blur => (self.blur > 0.0, vec!["sigma"]),
+            Part::Solarise => (self.solarise, vec!["solarise"]),
+        };
+        if there { names } else { Vec::new() }
+    }
+
+    /// How many numbers there are to tell.
     pub fn width(&self, part: Part) -> i64 {
-        match part {
-            Part::Crop => 4 * i64::from(self.crop),
-            Part::Colour => self.colour.len() as i64,
-            Part::Flip => i64::from(self.flip),
-            Part::Blur => i64::from(self.blur > 0.0),
-            Part::Solarise => i64::from(self.solarise),
-        }
+        self.names(part).len() as i64
     }
 
     /// omega of one view, parameters [B, P] -> [B, width]: any two differ by at most 1 in each number.

@@ -168,9 +168,9 @@ fn colour_is_a_share_of_its_range_and_zero_without_jitter() {
 #[test]
 fn what_the_images_or_the_views_do_not_have_is_no_target() {
     let grey = Targets::new(&recipes([0.4, 0.4, 0.4, 0.1]), 1).expect("targets");
-    assert_eq!(grey.width(Part::Colour), 2);
+    assert_eq!(grey.names(Part::Colour), ["brightness", "contrast"]);
     let targets = Targets::new(&recipes([0.4, 0.0, 0.4, 0.1]), 3).expect("targets");
-    assert_eq!(targets.width(Part::Colour), 3);
+    assert_eq!(targets.names(Part::Colour), ["brightness", "saturation", "hue"]);
     let bare = vec![Recipe::default(), Recipe::default()];
     assert!(Part::ALL.iter().all(|&part| Targets::new(&bare, 3).expect("targets").width(part) == 0));
     let store = Store::new(0, Device::Cpu);
