@@ -33,7 +33,7 @@ presets! {
     "interclr": "cpu", "imagenet-resnet50";
     "barlow-twins": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenet-resnet50";
     "byol": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenet-resnet50";
-    "simsiam": "cpu", "cifar10", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenet-resnet50";
+    "simsiam": "cpu", "cifar10", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenet-resnet50", "stl10-augself";
     "vicreg": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "imagenet-resnet50";
 }
 

@@ -135,6 +135,32 @@ fn damaged_files_are_told_in_one_line() {
     refuses(place, &train, &["last.safetensors", "damaged or cut short"]);
 }
 
+#[test]
+fn a_run_is_judged_by_other_settings_without_changing_its_scores() {
+    let place = temporary();
+    let place = place.path();
+    succeeds(place, &[&["pretrain", "simclr/cpu", "--out", "run"][..], &SHORT].concat());
+    let scores = fs::read(place.join("run/results.csv")).expect("results.csv");
+    let few = ["evaluate.finetune.epochs=1", "evaluate.fractions=[0.5]"];
+    let told = succeeds(place, &[&["eval", "run", "finetune"][..], &few].concat());
+    assert!(told.contains("finetune") && told.contains("accuracy_50%") && !told.contains("knn"), "{told}");
+    let told = succeeds(place, &["eval", "run", "evaluate.knn.k=3"]);
+    assert!(told.contains("knn"), "the run's own protocols: {told}");
+    assert_eq!(fs::read(place.join("run/results.csv")).expect("results.csv"), scores);
+    for (change, words) in [
+        ("train.epochs=3", ["`train`", "only keys below `evaluate`"]),
+        ("evaluate.finetune.epoch=1", ["`evaluate.finetune.epoch`", "did you mean `epochs`"]),
+        ("evaluate.layer_grid=0", ["`evaluate.layer_grid` is 0", "at least 1"]),
+    ] {
+        refuses(place, &["eval", "run", change], &words);
+    }
+    // By its own settings the scores are written.
+    succeeds(place, &["eval", "run", "layers"]);
+    let rows = results::read(&place.join("run/results.csv")).expect("results.csv");
+    assert!(rows.iter().any(|row| row.protocol == "layers" && row.metric == "linear_block1"));
+    assert!(rows.iter().any(|row| row.protocol == "knn"), "beside the old ones");
+}
+
 /// The checkpoints below a folder and when they were written.
 fn checkpoints(folder: &Path) -> Vec<(PathBuf, SystemTime)> {
     let mut found: Vec<_> = fs::read_dir(folder)

@@ -9,6 +9,7 @@ mod modalities;
 mod new_method;
 mod objective;
 mod precision;
+mod protocols;
 mod resume;
 
 use selfsup_core::Device;
