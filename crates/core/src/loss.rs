@@ -24,8 +24,13 @@ pub fn accuracy(logits: &Tensor, target: &Tensor) -> Tensor {
 ///
 /// A negative of -inf does not count.
 pub fn info_nce(positive: &Tensor, negatives: &Tensor, temperature: f64) -> Tensor {
+    info_nce_each(positive, negatives, temperature).mean(None)
+}
+
+/// [`info_nce`] of each anchor, l_i: `[..]` and [.., K] -> `[..]`.
+pub fn info_nce_each(positive: &Tensor, negatives: &Tensor, temperature: f64) -> Tensor {
     let logits = Tensor::cat(&[&positive.unsqueeze(-1), negatives], -1) / temperature;
-    -logits.log_softmax(-1, None).select(-1, 0).mean(None)
+    -logits.log_softmax(-1, None).select(-1, 0)
 }
 
 /// The symmetric form, in which each side is anchor once: the mean of [`info_nce`] over directions. One alone is

@@ -13,3 +13,56 @@ pub fn normalise(x: &Tensor) -> Tensor {
     let norm = x.norm_scalaropt_dim(2.0, [-1].as_slice(), true);
     &x / norm.clamp_min(1e-12)
 }
+
+/// A value of each distribution softmax(logits), by inversion: the first one that is possible and whose cumulative
+/// probability is above its u. Logits [.., V], u [..] uniform on [0, 1) -> [..] i64. A value of probability 0 (a logit of
+/// -inf) is never drawn, whatever u was rounded to.
+pub fn draw(logits: &Tensor, u: &Tensor) -> Tensor {
+    let p = logits.softmax(-1, Kind::Double);
+    let cumulative = p.cumsum(-1, Kind::Double);
+    // A sum of rounded shares may end beside 1, and a number just below 1 may have been rounded to it.
+    let total = cumulative.narrow(-1, -1, 1);
+    let level = u.to_kind(Kind::Double).clamp_max(1.0 - 1e-7).unsqueeze(-1) * total;
+    let reached = cumulative.gt_tensor(&level).logical_and(&p.gt(0.0));
+    reached.to_kind(Kind::Uint8).argmax(-1, false) // the first of equals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn draws_have_their_probabilities() {
+        let p = Tensor::from_slice(&[0.1f32, 0.0, 0.6, 0.3]);
+        // The middles of a thousand equal parts: each value gets its share exactly.
+        let u = Tensor::arange(1000, (Kind::Float, Device::Cpu)) / 1000.0 + 5e-4;
+        let drawn = draw(&p.log().expand([1000, 4], false), &u).bincount(None::<&Tensor>, 4);
+        assert_eq!(drawn, Tensor::from_slice(&[100i64, 0, 600, 300]));
+        // By inversion: the cumulative probabilities are 0.1, 0.1, 0.7 and 1.
+        let at = |u: f32| draw(&p.log(), &Tensor::from(u)).int64_value(&[]);
+        assert_eq!([0.0, 0.09, 0.11, 0.69, 0.71, 0.999].map(at), [0, 0, 2, 2, 3, 3]);
+    }
+
+    #[test]
+    fn what_is_impossible_is_not_drawn_at_either_end() {
+        let none = f32::NEG_INFINITY;
+        for (logits, first, last) in [
+            ([none, 0.0, none, 0.0, none], 1, 3),
+            ([none, none, 0.3, none, none], 2, 2),
+            ([0.0, -200.0, none, none, none], 0, 0),
+        ] {
+            let logits = Tensor::from_slice(&logits);
+            // 1 is what f32 makes of the greatest numbers below it.
+            let at = |u: f32| draw(&logits, &Tensor::from(u)).int64_value(&[]);
+            assert_eq!((at(0.0), at(1.0 - f32::EPSILON / 2.0), at(1.0)), (first, last, last));
+        }
+    }
+
+    #[test]
+    fn draws_keep_the_shape_of_their_numbers() {
+        let logits = Tensor::zeros([2, 3, 4], (Kind::Float, Device::Cpu));
+        let u = Tensor::from_slice(&[0.0f32, 0.3, 0.6, 0.9, 0.1, 0.5]).view([2, 3]);
+        assert_eq!(draw(&logits, &u), Tensor::from_slice(&[0i64, 1, 2, 3, 0, 2]).view([2, 3]));
+    }
+}

@@ -67,21 +67,22 @@ impl Recurrent {
         })
     }
 
-    /// c, where c_t depends on z up to t: [B, L, D] -> [B, L, D] f32.
-    pub fn context(&self, z: &Tensor) -> Tensor {
+    /// c, where c_t depends on z up to t: [B, L, D] -> [B, L, D] f32. Nothing in it differs in training, but cuDNN has no
+    /// backward pass of what was not said to be training.
+    pub fn context(&self, z: &Tensor, train: bool) -> Tensor {
         let start = Tensor::zeros([1, z.size()[0], self.width], (Kind::Float, z.device()));
-        z.gru(&start, &self.gru, true, 1, 0.0, false, false, true).0
+        z.gru(&start, &self.gru, true, 1, 0.0, train, false, true).0
     }
 }
 
 impl Encoder for Recurrent {
-    fn forward(&self, x: &Tensor, _train: bool) -> Tensor {
+    fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         let (patches, whole) = self.patches(x);
         let z = self.embed(&patches);
         let weight = whole.to_kind(Kind::Float).unsqueeze(-1);
         let count = weight.sum_dim_intlist([1i64].as_slice(), false, None).clamp_min(1.0);
         let mean = |x: &Tensor| (x * &weight).sum_dim_intlist([1i64].as_slice(), false, None) / &count;
-        let c = mean(&self.context(&z));
+        let c = mean(&self.context(&z, train));
         stages::show(|| mean(&z));
         stages::show(|| c.shallow_clone());
         c

@@ -23,14 +23,12 @@
 
 mod sample;
 
-pub use sample::draw;
-
 use anyhow::{Result, bail, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::PADDING;
 use selfsup_core::check::above_zero;
 use selfsup_core::encoder::{Encoder, EncoderConfig, Transformer};
-use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, Tokenizer, to_tokens};
+use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, TokenShape, Tokenizer, to_tokens};
 use selfsup_core::progress::Progress;
 use selfsup_core::store::{Init, Role};
 use selfsup_core::{Kind, Tensor, no_grad, precision};
@@ -138,7 +136,9 @@ impl Define for Gpt {
             "gpt: a window of {} token has no next token: choose a greater `size`, or method.start=true",
             tokens.length
         );
-        let encoder = Transformer::new(&(&setup.path / "encoder"), tokens, size, true);
+        // It has positions for what it reads: the last token of a window is a target alone.
+        let read = TokenShape { length: context, ..tokens };
+        let encoder = Transformer::new(&(&setup.path / "encoder"), read, size, true);
         ensure!(
             config.probe <= encoder.stack.depth() as i64,
             "probe is {}, but {} has {} blocks",

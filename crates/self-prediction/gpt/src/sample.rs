@@ -5,21 +5,17 @@ use selfsup_core::augment::views::PADDING;
 use selfsup_core::encoder::Cache;
 use selfsup_core::method::{Batch, Tokenizer};
 use selfsup_core::rng::Purpose;
+use selfsup_core::tensor::draw;
 use selfsup_core::{Kind, Tensor, precision};
 
-/// Tokens of the distributions softmax(logits / temperature) over the `top_k` likeliest (0: all), by inversion: the
-/// first token whose cumulative probability is above u. Logits [B, V], u [B] uniform on [0, 1) -> [B] i64.
-pub fn draw(logits: &Tensor, u: &Tensor, temperature: f64, top_k: i64) -> Tensor {
-    let v = logits.size()[1];
-    let mut logits = logits.to_kind(Kind::Double) / temperature;
-    if 0 < top_k && top_k < v {
-        let least = logits.topk(top_k, -1, true, true).0.narrow(1, top_k - 1, 1); // [B, 1]
-        logits = logits.masked_fill(&logits.lt_tensor(&least), f64::NEG_INFINITY);
+/// What tokens are drawn from: logits [B, V] divided by `temperature`, all but the `top_k` greatest (0: none) impossible.
+pub fn sharpen(logits: &Tensor, temperature: f64, top_k: i64) -> Tensor {
+    let logits = logits.to_kind(Kind::Double) / temperature;
+    if top_k == 0 || top_k >= logits.size()[1] {
+        return logits;
     }
-    let cumulative = logits.softmax(-1, Kind::Double).cumsum(-1, Kind::Double);
-    // A u that was rounded up to 1 must not lead behind the last token.
-    let level = u.to_kind(Kind::Double).clamp_max(1.0 - 1e-7).unsqueeze(-1) * cumulative.narrow(1, v - 1, 1);
-    cumulative.le_tensor(&level).sum_dim_intlist([-1].as_slice(), false, Kind::Int64)
+    let least = logits.topk(top_k, -1, true, true).0.narrow(1, top_k - 1, 1); // [B, 1]
+    logits.masked_fill(&logits.lt_tensor(&least), f64::NEG_INFINITY)
 }
 
 impl Gpt {
@@ -41,7 +37,7 @@ impl Gpt {
             };
             let h = precision::network(x.device(), || self.encoder.stack.step(&x, &mut cache));
             let logits = self.project(&h.narrow(1, h.size()[1] - 1, 1)).squeeze_dim(1); // [B, V]
-            let next = draw(&logits, &u, self.config.temperature, self.config.top_k);
+            let next = draw(&sharpen(&logits, self.config.temperature, self.config.top_k), &u);
             ids = Tensor::cat(&[ids, next.unsqueeze(-1)], 1);
         }
         ids

@@ -1,12 +1,14 @@
 //! GPT against PyTorch (`tests/golden.py`), closed forms, who may see whom, and what is sampled.
 
+use super::sample::sharpen;
 use super::*;
 use selfsup_core::Device;
 use selfsup_core::augment::PARAMS;
-use selfsup_core::method::{ImageShape, Shape, TokenShape, View};
+use selfsup_core::method::{ImageShape, Shape, View};
 use selfsup_core::optimiser::{Optimiser, OptimiserConfig};
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::{Store, assign};
+use selfsup_core::tensor::draw;
 
 /// `wave` of golden.py: sin(1.3 m^2 + phase).
 fn wave(phase: f64, shape: &[i64]) -> Tensor {
@@ -309,7 +311,7 @@ fn drawn_tokens_have_the_probabilities_of_their_logits() {
     let mut rng = Rng::new(0, Purpose::Generate, 0, 0, 0);
     let u = Tensor::from_slice(&(0..n).map(|_| rng.uniform()).collect::<Vec<_>>());
     let shares = |temperature, top_k| -> Vec<f64> {
-        let ids = draw(&logits, &u, temperature, top_k);
+        let ids = draw(&sharpen(&logits, temperature, top_k), &u);
         (0..4).map(|k| number(&ids.eq(k).to_kind(Kind::Double).mean(None))).collect()
     };
     let expected = |weights: [f64; 4]| weights.map(|w| w / weights.iter().sum::<f64>());
@@ -328,41 +330,51 @@ fn drawn_tokens_have_the_probabilities_of_their_logits() {
             assert!((share - e).abs() <= slack, "temperature {temperature}, top_k {top_k}: {share} for {e}");
         }
     }
-    // By inversion, exactly: the cumulative probabilities are 0.5, 0.75, 0.9 and 1.
-    let at = |u: f64| draw(&logits.narrow(0, 0, 1), &Tensor::from_slice(&[u]), 1.0, 0).int64_value(&[0]);
-    assert_eq!([0.0, 0.49, 0.51, 0.74, 0.76, 0.89, 0.91, 1.0].map(at), [0, 0, 1, 1, 2, 2, 3, 3]);
+}
+
+/// The token behind `ids` [B, n] as one whole pass over those from `from` on gives it, without a cache: [B].
+fn next(gpt: &Gpt, ids: &Tensor, from: i64, u: &Tensor) -> Tensor {
+    let read = ids.narrow(1, from, ids.size()[1] - from);
+    let h = no_grad(|| gpt.encoder.stack.forward(&gpt.embed(&read), None, 0.0));
+    let logits = no_grad(|| gpt.project(&h.select(1, h.size()[1] - 1)));
+    draw(&sharpen(&logits, gpt.config.temperature, gpt.config.top_k), u)
 }
 
 #[test]
 fn sampling_with_a_cache_is_sampling_by_whole_passes() {
     for (start, prompt) in [(true, 0), (true, 3), (false, 1), (false, 4)] {
+        // Nine tokens, of which without a start vector eight are read.
         let (_store, gpt) = golden(Config { start, temperature: 0.8, top_k: 3, ..config() }, 5, 9);
-        let all = windows(&[&[0, 3, 2, 4, 1], &[2, 2, 0, 4, 3]], 5);
-        let mut naive = all.narrow(1, 0, prompt);
+        let mut ids = windows(&[&[0, 3, 2, 4, 1], &[2, 2, 0, 4, 3]], 5).narrow(1, 0, prompt);
         let u = (wave(0.4, &[2, 9 - prompt]) + 1.0) / 2.001;
-        let sampled = no_grad(|| gpt.go_on(&naive, &u));
-        for i in 0..9 - prompt {
-            // A window with one more token, which is not read.
-            let window = Tensor::cat(&[&naive, &naive.new_zeros([2, 1], (Kind::Int64, Device::Cpu))], 1);
-            let x = no_grad(|| gpt.embed(&gpt.read(&window)));
-            let h = no_grad(|| gpt.encoder.stack.forward(&x, None, 0.0));
-            let logits = gpt.project(&h.select(1, h.size()[1] - 1));
-            naive = Tensor::cat(&[&naive, &draw(&logits, &u.select(1, i), 0.8, 3).unsqueeze(-1)], 1);
+        let sampled = no_grad(|| gpt.go_on(&ids, &u));
+        for u in u.unbind(1) {
+            ids = Tensor::cat(&[&ids, &next(&gpt, &ids, 0, &u).unsqueeze(-1)], 1);
         }
-        assert_eq!(sampled, naive, "start {start}, {prompt} tokens");
+        assert_eq!(sampled, ids, "start {start}, {prompt} tokens");
     }
 }
 
 #[test]
 fn text_goes_on_beyond_the_context() {
-    for (start, length) in [(false, 2), (false, 3), (true, 1), (true, 2), (true, 5), (false, 6)] {
+    for (start, length) in [(false, 2), (false, 3), (true, 1), (true, 2), (true, 5), (false, 6), (false, 9)] {
         let (_store, gpt) = golden(Config { start, ..config() }, 5, length);
-        let u = (wave(0.4, &[2, 20]) + 1.0) / 2.001;
-        let sample = |prompt: &Tensor| no_grad(|| gpt.go_on(prompt, &u));
-        let long = sample(&windows(&[&[0, 3, 2, 4, 1, 1, 0, 2], &[2, 2, 0, 4, 3, 3, 3, 1]], 8));
-        assert_eq!(long.size(), [2, 28]);
-        assert!(number(&long.min()) >= 0.0 && number(&long.max()) < 5.0);
-        assert_eq!(sample(&windows(&[&[0], &[2]], 1)).size(), [2, 21]);
+        let context = if start { length } else { length - 1 };
+        for prompt in [1, 8] {
+            let mut ids = windows(&[&[0, 3, 2, 4, 1, 1, 0, 2], &[2, 2, 0, 4, 3, 3, 3, 1]], 8).narrow(1, 0, prompt);
+            let u = (wave(0.4, &[2, 20]) + 1.0) / 2.001;
+            let sampled = no_grad(|| gpt.go_on(&ids, &u));
+            // Where what was read last and the newest token fill more than a context, the last half of one is read anew.
+            let mut from = 0;
+            for u in u.unbind(1) {
+                let n = ids.size()[1];
+                if n - from + i64::from(start) > context {
+                    from = n - (context / 2).max(i64::from(!start));
+                }
+                ids = Tensor::cat(&[&ids, &next(&gpt, &ids, from, &u).unsqueeze(-1)], 1);
+            }
+            assert_eq!(sampled, ids, "start {start}, windows of {length}, {prompt} tokens");
+        }
     }
 }
 
@@ -456,6 +468,11 @@ fn everything_is_trained() {
         for v in store.trainable() {
             assert!(number(&v.tensor.grad().norm()) > 0.0, "{}", v.name);
         }
+        // Every position is read: seven with the start vector, else six, since the last token is a target alone.
+        let positions =
+            store.trainable().into_iter().find(|v| v.name == "encoder.positions").expect("positions").tensor;
+        assert_eq!(positions.size()[1], if start { 7 } else { 6 });
+        assert!(number(&positions.grad().norm_scalaropt_dim(2.0, [2].as_slice(), false).min()) > 0.0);
         // One parameter where the weights are tied.
         assert_eq!(store.trainable().iter().any(|v| v.name.starts_with("output")), !tied);
         assert!(gpt.embedding(&windows(&[&[0, 1]], 7)).is_none());

@@ -11,7 +11,8 @@
 //!     L = mean over k and t of L_k, and I(x_{t+k}; c_t) >= log N - L_k          (section 2.3)
 //!
 //! regression instead:
-//!     L = mean over t of |g(c_t) - x_{t+1}|^2 / values of a patch     in the space of the data
+//!     L = mean over t of |g(c_t) - x_{t+1}|^2 / values of a patch     in the space of the data; with `residual` plus
+//!                                                                     the last value of x_t
 //! ```
 //!
 //! Where this departs from the paper:
@@ -30,15 +31,19 @@ use selfsup_core::augment::views::Plain;
 use selfsup_core::check::at_least_one;
 use selfsup_core::encoder::{Encoder, EncoderConfig, Recurrent};
 use selfsup_core::layer::Linear;
-use selfsup_core::loss::cross_entropy;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::progress::Progress;
 use selfsup_core::store::{Init, Role, assign};
-use selfsup_core::{Kind, Tensor};
+use selfsup_core::{Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 
+pub mod contrast;
+pub mod forecast;
 pub mod linear;
 pub mod negatives;
+mod pictures;
+use contrast::{Contrast, mean};
+use forecast::{errors, persistence};
 use negatives::{Places, Source};
 
 /// What is predicted.
@@ -61,13 +66,22 @@ pub struct Config {
     pub negatives: i64,
     /// Where they come from (table 2; `both` is its row "mixed speaker").
     pub negatives_from: Source,
+    /// Regression: whether g gives the difference from each channel's last value, instead of the patch itself.
+    pub residual: bool,
     /// Patches that the linear model sees, against which a regression is held.
     pub order: i64,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { objective: Objective::Cpc, steps: 12, negatives: 128, negatives_from: Source::Both, order: 4 }
+        Config {
+            objective: Objective::Cpc,
+            steps: 12,
+            negatives: 128,
+            negatives_from: Source::Both,
+            residual: false,
+            order: 4,
+        }
     }
 }
 
@@ -86,15 +100,13 @@ enum Head {
 
 impl Method for NextStep {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let (patches, whole) = self.encoder.patches(&batch.views[0].x); // [B, L, F], [B, L]
-        let z = self.encoder.embed(&patches); // [B, L, D]
-        let c = self.encoder.context(&z);
+        let x = self.read(&batch.views[0].x, true);
         match &self.head {
             Head::Cpc(w) => {
-                let found = self.contrast(w, batch, &z, &c, &whole);
-                Loss::new(found.loss).with("accuracy", found.accuracy).with("bound", found.bound)
+                let Contrast { loss, right, bound } = self.contrast(w, batch, &x);
+                Loss::new(mean(&loss)).with("accuracy", mean(&right)).with("bound", mean(&bound))
             }
-            Head::Regression(g, _) => Loss::new(next_mse(&g.forward(&c), &patches, &whole)),
+            Head::Regression(g, _) => Loss::new(mean(&errors(&self.forecast(g, &x), &x.patches, &x.whole))),
         }
     }
 
@@ -116,89 +128,70 @@ impl Method for NextStep {
     }
 
     /// CPC: how often the positive has the best score, and how many nats of mutual information that certifies.
-    /// Regression: the error beside those of a linear model and of the last value repeated.
+    /// Regression: the error beside those of a linear model and of the last value repeated. Of every prediction of the
+    /// batch an entry, so that longer series count for more.
     fn pretext(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
-        let (patches, whole) = self.encoder.patches(&batch.views[0].x);
-        let z = self.encoder.embed(&patches);
-        let c = self.encoder.context(&z);
-        match &self.head {
-            // A single series has no other to take negatives from.
-            Head::Cpc(_) if batch.len() < Self::MIN_BATCH => Vec::new(),
+        let x = self.read(&batch.views[0].x, false);
+        let scores = match &self.head {
             Head::Cpc(w) => {
-                let found = self.contrast(w, batch, &z, &c, &whole);
-                vec![("loss", found.loss), ("accuracy", found.accuracy), ("bound", found.bound)]
+                let Contrast { loss, right, bound } = self.contrast(w, batch, &x);
+                vec![("loss", loss), ("accuracy", right), ("bound", bound)]
             }
             Head::Regression(g, coefficients) => {
-                let mse = |p: &Tensor| next_mse(p, &patches, &whole);
+                let mse = |p: Tensor| errors(&p, &x.patches, &x.whole);
                 vec![
-                    ("mse", mse(&g.forward(&c))),
-                    ("ar_mse", mse(&linear::forecast(&patches, coefficients))),
-                    ("persistence_mse", mse(&persistence(&patches, self.encoder.patch()))),
+                    ("mse", mse(self.forecast(g, &x))),
+                    ("ar_mse", mse(linear::forecast(&x.patches, coefficients))),
+                    ("persistence_mse", mse(persistence(&x.patches, self.encoder.patch()))),
                 ]
             }
-        }
+        };
+        // Where no series is long enough to be asked, nothing was measured.
+        scores.into_iter().filter(|(_, entries)| entries.numel() > 0).collect()
     }
+
+    fn pictures(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
+        no_grad(|| self.drawn(batch))
+    }
+}
+
+/// What the network makes of series: patches [B, L, F], which of them hold no padding [B, L], z and c [B, L, D].
+struct Read {
+    patches: Tensor,
+    whole: Tensor,
+    z: Tensor,
+    c: Tensor,
 }
 
 impl NextStep {
-    fn contrast(&self, w: &[Linear], batch: &Batch, z: &Tensor, c: &Tensor, whole: &Tensor) -> Contrast {
-        let places = Places::new(whole, w.len() as i64);
+    fn read(&self, x: &Tensor, train: bool) -> Read {
+        let (patches, whole) = self.encoder.patches(x);
+        let z = self.encoder.embed(&patches);
+        Read { c: self.encoder.context(&z, train), patches, whole, z }
+    }
+
+    /// Of the next patch from each t, [B, L, F].
+    fn forecast(&self, g: &Linear, x: &Read) -> Tensor {
+        let p = g.forward(&x.c);
+        if self.config.residual { p + persistence(&x.patches, self.encoder.patch()) } else { p }
+    }
+
+    fn contrast(&self, w: &[Linear], batch: &Batch, x: &Read) -> Contrast {
+        let places = Places::new(&x.whole, w.len() as i64, self.config.negatives_from);
         let u = places.uniform(batch, self.config.negatives);
-        contrast(&self.scores(w, &places, &u, z, c))
-    }
-
-    /// For each k the logits of the positive, first, and of its negatives: [R, N].
-    /// `u` [R, N - 1] chooses the negatives.
-    fn scores(&self, w: &[Linear], places: &Places, u: &Tensor, z: &Tensor, c: &Tensor) -> Vec<Tensor> {
-        let (z, c) = (z.flatten(0, 1), c.flatten(0, 1).index_select(0, &places.contexts)); // [B L, D], [R, D]
-        let one = |(w, k): (&Linear, i64)| {
-            let negatives = places.negatives(self.config.negatives_from, k, u);
-            let at = Tensor::cat(&[places.positives(k).unsqueeze(1), negatives], 1);
-            w.forward(&c).matmul(&z.tr()).gather(1, &at, false)
-        };
-        w.iter().zip(1..).map(one).collect()
+        Contrast::of(&scores(w, &places, &u, x))
     }
 }
 
-/// What CPC's logits come to, means over k and t.
-pub struct Contrast {
-    pub loss: Tensor,
-    /// How often the positive has a better score than every negative.
-    pub accuracy: Tensor,
-    /// log N - L, in nats: at least so much do c_t and x_{t+k} have in common.
-    pub bound: Tensor,
-}
-
-/// Equation 4 for each k, from logits [R, N] whose first column is the positive's.
-pub fn contrast(logits: &[Tensor]) -> Contrast {
-    let logits = Tensor::stack(logits, 0); // [K, R, N]
-    let n = logits.size()[2];
-    let logits = logits.view([-1, n]);
-    let rows = logits.size()[0];
-    // No series of the batch is long enough to be asked: nothing to learn from it.
-    let loss = match rows {
-        0 => logits.sum(None),
-        _ => cross_entropy(&logits, &Tensor::zeros([rows], (Kind::Int64, logits.device()))),
+/// The logits of the positive, first, and of its negatives, for each k: [K, R, N].
+/// `u` [R, N - 1] chooses the negatives.
+fn scores(w: &[Linear], places: &Places, u: &Tensor, x: &Read) -> Tensor {
+    let (z, c) = (x.z.flatten(0, 1), x.c.flatten(0, 1).index_select(0, &places.contexts)); // [B L, D], [R, D]
+    let one = |(w, k): (&Linear, i64)| {
+        let at = Tensor::cat(&[places.positives(k).unsqueeze(1), places.negatives(k, u)], 1);
+        w.forward(&c).matmul(&z.tr()).gather(1, &at, false)
     };
-    let best = logits.narrow(1, 1, n - 1).amax([1i64].as_slice(), false);
-    let right = logits.select(1, 0).gt_tensor(&best).to_kind(Kind::Float);
-    Contrast { accuracy: right.sum(None) / rows.max(1), bound: (n as f64).ln() - loss.detach(), loss }
-}
-
-/// The mean squared error of predictions p [B, L, F] made at t for the patch at t + 1, where that holds no padding.
-pub fn next_mse(p: &Tensor, patches: &Tensor, whole: &Tensor) -> Tensor {
-    let l = patches.size()[1] - 1;
-    let error = (p.narrow(1, 0, l) - patches.narrow(1, 1, l)).square();
-    let error = error.mean_dim([-1].as_slice(), false, None); // [B, L - 1]
-    let weight = whole.narrow(1, 1, l).to_kind(Kind::Float);
-    (error * &weight).sum(None) / weight.sum(None).clamp_min(1.0)
-}
-
-/// The forecast that nothing changes: each channel's last value of patches [B, L, C patch], repeated.
-fn persistence(patches: &Tensor, patch: i64) -> Tensor {
-    let (b, l, f) = patches.size3().expect("patches are [B, L, F]");
-    let last = patches.view([b, l, f / patch, patch]).narrow(3, patch - 1, 1);
-    last.expand([b, l, f / patch, patch], false).reshape([b, l, f])
+    Tensor::stack(&w.iter().zip(1..).map(one).collect::<Vec<_>>(), 0)
 }
 
 impl Define for NextStep {

@@ -19,7 +19,9 @@ pub enum Source {
 
 /// The contexts that are asked to predict, and what lies where. Places are rows of z, `[B L]`.
 pub struct Places {
-    /// The place of each context t, [R]: those with a patch t + K that holds no padding.
+    source: Source,
+    /// The place of each context t, [R]: those with a patch t + K that holds no padding, and with a negative to tell it
+    /// from (with [`Source::Others`] a series that is alone in its batch has none).
     pub contexts: Tensor,
     /// The same among the `B (L - K)` that might be, [R].
     slots: Tensor,
@@ -36,15 +38,20 @@ pub struct Places {
 
 impl Places {
     /// `whole` [B, L] bool says which patches hold no padding; K = `steps`.
-    pub fn new(whole: &Tensor, steps: i64) -> Places {
+    pub fn new(whole: &Tensor, steps: i64, source: Source) -> Places {
         let l = whole.size()[1];
         let per_series = l - steps;
-        let slots = whole.narrow(1, steps, per_series).reshape([-1]).nonzero().squeeze_dim(1); // [R]
-        let series = slots.divide_scalar_mode(per_series, "floor");
         let whole_flat = whole.reshape([-1]).to_kind(Kind::Int64);
         let lengths = whole.to_kind(Kind::Int64).sum_dim_intlist([1i64].as_slice(), false, Kind::Int64);
         let starts = lengths.cumsum(0, Kind::Int64) - &lengths;
+        let mut asked = whole.narrow(1, steps, per_series).shallow_clone(); // [B, L - K]
+        if source == Source::Others {
+            asked = asked.logical_and(&lengths.lt_tensor(&lengths.sum(Kind::Int64)).unsqueeze(1));
+        }
+        let slots = asked.reshape([-1]).nonzero().squeeze_dim(1); // [R]
+        let series = slots.divide_scalar_mode(per_series, "floor");
         Places {
+            source,
             contexts: &series * l + slots.remainder(per_series),
             patches: whole_flat.nonzero().squeeze_dim(1),
             rank: whole_flat.cumsum(0, Kind::Int64) - whole_flat,
@@ -72,11 +79,11 @@ impl Places {
 
     /// The places of negatives for the contexts' positives k steps ahead, [R, n], from numbers u [R, n]. What may be
     /// drawn is a stretch of the list of patches with a hole in it: the positive, or the whole series.
-    pub fn negatives(&self, source: Source, k: i64, u: &Tensor) -> Tensor {
+    pub fn negatives(&self, k: i64, u: &Tensor) -> Tensor {
         let positive = self.rank.index_select(0, &self.positives(k));
         let (all, none) = (positive.full_like(self.patches.size()[0]), positive.zeros_like());
         let one = positive.ones_like();
-        let (first, count, hole, width) = match source {
+        let (first, count, hole, width) = match self.source {
             Source::Both => (&none, &all, &positive, &one),
             Source::Sequence => (&self.start, &self.length, &positive, &one),
             Source::Others => (&none, &all, &self.start, &self.length),

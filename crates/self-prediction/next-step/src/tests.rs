@@ -1,11 +1,11 @@
 //! CPC and regression against PyTorch (`tests/golden.py`), closed forms, and what may depend on what.
 
 use super::*;
-use selfsup_core::Device;
 use selfsup_core::data::{Modality, Normalisation, Sample, Samples};
 use selfsup_core::method::{SeriesShape, Shape, View};
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::Store;
+use selfsup_core::{Device, Kind};
 use std::borrow::Cow;
 
 const AT: Progress = Progress { step: 0, steps: 10, epoch: 0, epochs: 1 };
@@ -39,13 +39,18 @@ fn batch(x: &Tensor) -> Batch {
     Batch::new(vec![View { x: x.shallow_clone(), params }], (0..n as usize).collect(), 0, 0)
 }
 
-/// The series of golden.py: 11, 8 and 7 steps, so that the last whole patches are the 5th, the 4th and the 3rd.
-fn series() -> Tensor {
-    let x = (wave(0.1, &[3, 2, 11]) * 2.0).to_kind(Kind::Float);
-    for (row, length) in [(1, 8), (2, 7)] {
-        let _ = x.select(0, row).narrow(1, length, 11 - length).fill_(f64::NAN);
+/// Three series of two channels of golden.py, padded to the length of the first.
+fn padded(phase: f64, lengths: [i64; 3]) -> Tensor {
+    let x = (wave(phase, &[3, 2, lengths[0]]) * 2.0).to_kind(Kind::Float);
+    for (row, length) in (0..).zip(lengths) {
+        let _ = x.select(0, row).narrow(1, length, lengths[0] - length).fill_(f64::NAN);
     }
     x
+}
+
+/// 11, 8 and 7 steps, so that the last whole patches are the 5th, the 4th and the 3rd.
+fn series() -> Tensor {
+    padded(0.1, [11, 8, 7])
 }
 
 /// The model of golden.py, with its weights.
@@ -98,15 +103,14 @@ fn cpc_and_its_gradients_are_those_of_pytorch() {
     ] {
         let (store, method) = golden(cpc(2, 3, source));
         let Head::Cpc(w) = &method.head else { panic!("expected predictors") };
-        let (patches, whole) = method.encoder.patches(&series());
-        let places = Places::new(&whole, 2);
+        let x = method.read(&series(), true);
+        let places = Places::new(&x.whole, 2, source);
         let u = places.of_contexts(&wave(0.4, &[9, 3]).abs());
-        let z = method.encoder.embed(&patches);
-        let found = contrast(&method.scores(w, &places, &u, &z, &method.encoder.context(&z)));
-        near(number(&found.loss), loss);
-        near(number(&found.accuracy), accuracy);
-        near(number(&found.bound), 4f64.ln() - loss);
-        found.loss.backward();
+        let found = Contrast::of(&scores(w, &places, &u, &x));
+        near(number(&mean(&found.loss)), loss);
+        near(number(&mean(&found.right)), accuracy);
+        near(number(&mean(&found.bound)), 4f64.ln() - loss);
+        mean(&found.loss).backward();
         for (name, first, norm) in gradients {
             let g = gradient(&store, name);
             near(number(&g.flatten(0, -1).get(0)), first);
@@ -117,19 +121,28 @@ fn cpc_and_its_gradients_are_those_of_pytorch() {
 
 #[test]
 fn regression_and_its_gradients_are_those_of_pytorch() {
-    let (store, mut method) = golden(regression(2));
-    let loss = method.loss(&batch(&series()), AT).total;
-    near(number(&loss), 2.513903085);
-    loss.backward();
-    for (name, first, norm) in [
+    let patch = [
         ("encoder.embed1.weight", -8.512298028e-02, 4.975822955e-01),
         ("encoder.embed2.norm.bias", -7.873911655e-03, 1.358335000e-01),
         ("encoder.gru.weight_hh_l0", -4.865292210e-03, 6.521477022e-02),
         ("head.weight", 4.159677033e-02, 2.969586822e-01),
-    ] {
-        let g = gradient(&store, name);
-        near(number(&g.flatten(0, -1).get(0)), first);
-        near(number(&g.norm()), norm);
+    ];
+    let difference = [
+        ("encoder.embed1.weight", -1.334281005e-01, 1.038406486e+00),
+        ("encoder.embed2.norm.bias", 4.875679264e-03, 1.888131287e-01),
+        ("encoder.gru.weight_hh_l0", -1.211307766e-03, 9.678280347e-02),
+        ("head.weight", 3.292150113e-02, 5.280931154e-01),
+    ];
+    for (residual, expected, gradients) in [(false, 2.513903085, patch), (true, 5.563999862, difference)] {
+        let (store, mut method) = golden(Config { residual, ..regression(2) });
+        let loss = method.loss(&batch(&series()), AT).total;
+        near(number(&loss), expected);
+        loss.backward();
+        for (name, first, norm) in gradients {
+            let g = gradient(&store, name);
+            near(number(&g.flatten(0, -1).get(0)), first);
+            near(number(&g.norm()), norm);
+        }
     }
 }
 
@@ -150,6 +163,17 @@ fn weights_of_zero_give_the_log_of_the_number_of_candidates() {
 }
 
 #[test]
+fn candidates_that_are_alike_give_the_log_of_their_number() {
+    // Whatever the weights: all patches are one patch, so all z are one z (bit for bit: every row is the same sum).
+    let (_store, mut method) = golden(cpc(2, 3, Source::Both));
+    let x = wave(0.3, &[1, 2, 2]).to_kind(Kind::Float).repeat([3, 1, 5]);
+    let found = method.loss(&batch(&x), AT);
+    assert!((number(&found.total) - 4f64.ln()).abs() < 1e-6);
+    let part = |name: &str| number(&found.parts.iter().find(|part| part.0 == name).expect(name).1);
+    assert!((part("accuracy"), part("bound").abs() < 1e-6) == (0.0, true));
+}
+
+#[test]
 fn negatives_come_from_where_they_should_and_are_never_the_positive() {
     let lengths = [6i64, 3, 5, 2];
     let whole = Tensor::zeros([4, 6], (Kind::Bool, Device::Cpu));
@@ -157,17 +181,17 @@ fn negatives_come_from_where_they_should_and_are_never_the_positive() {
         let _ = whole.get(row as i64).narrow(0, 0, length).fill_(1);
     }
     let k_most = 2;
-    let places = Places::new(&whole, k_most);
-    // Series 3 has no patch two steps ahead of its first.
-    let contexts: Vec<i64> = Vec::try_from(&places.contexts).expect("numbers");
-    assert_eq!(contexts, [0, 1, 2, 3, 6, 12, 13, 14]);
     // A grid of numbers from 0 to 1, both ends included: 1 is what rounding may make of a number just below it.
     let n = 1001;
     let grid: Vec<f64> = (0..n).map(|i| i as f64 / (n - 1) as f64).collect();
-    let u = Tensor::from_slice(&grid).unsqueeze(0).expand([contexts.len() as i64, n], false);
     for source in [Source::Both, Source::Sequence, Source::Others] {
+        let places = Places::new(&whole, k_most, source);
+        // Series 3 has no patch two steps ahead of its first.
+        let contexts: Vec<i64> = Vec::try_from(&places.contexts).expect("numbers");
+        assert_eq!(contexts, [0, 1, 2, 3, 6, 12, 13, 14]);
+        let u = Tensor::from_slice(&grid).unsqueeze(0).expand([contexts.len() as i64, n], false);
         for k in 1..=k_most {
-            let drawn = places.negatives(source, k, &u);
+            let drawn = places.negatives(k, &u);
             for (row, &context) in contexts.iter().enumerate() {
                 let mut found: Vec<i64> = Vec::try_from(drawn.get(row as i64)).expect("numbers");
                 found.dedup();
@@ -189,12 +213,14 @@ fn negatives_come_from_where_they_should_and_are_never_the_positive() {
 #[test]
 fn negatives_depend_on_seed_epoch_and_series_alone() {
     let whole = Tensor::ones([3, 5], (Kind::Bool, Device::Cpu));
-    let places = Places::new(&whole, 2);
+    let places = Places::new(&whole, 2, Source::Both);
     let x = Tensor::zeros([3, 1, 5], (Kind::Float, Device::Cpu));
-    let draw = |index: Vec<usize>, epoch: u64| places.uniform(&Batch { index, epoch, ..batch(&x) }, 4);
-    let (a, b) = (draw(vec![7, 1, 2], 0), draw(vec![1, 7, 2], 0));
+    let draw = |index: Vec<usize>, seed: u64, epoch: u64| places.uniform(&Batch { index, seed, epoch, ..batch(&x) }, 4);
+    let (a, b) = (draw(vec![7, 1, 2], 0, 0), draw(vec![1, 7, 2], 0, 0));
     assert_eq!(a.narrow(0, 0, 3), b.narrow(0, 3, 3));
-    assert_ne!(a, draw(vec![7, 1, 2], 1));
+    assert_ne!(a.narrow(0, 0, 3), a.narrow(0, 3, 3), "another series");
+    assert_ne!(a, draw(vec![7, 1, 2], 0, 1), "another epoch");
+    assert_ne!(a, draw(vec![7, 1, 2], 1, 0), "another seed");
 }
 
 #[test]
@@ -202,10 +228,11 @@ fn gradients_flow_into_targets_and_contexts() {
     // No stop-gradient: the loss of z_j and c_t as leaves reaches both.
     let (_store, method) = golden(cpc(2, 3, Source::Both));
     let Head::Cpc(w) = &method.head else { panic!("expected predictors") };
-    let (patches, whole) = method.encoder.patches(&series());
-    let z = method.encoder.embed(&patches).detach().set_requires_grad(true);
-    let c = method.encoder.context(&z).detach().set_requires_grad(true);
-    method.contrast(w, &batch(&series()), &z, &c, &whole).loss.backward();
+    let x = method.read(&series(), true);
+    let leaf = |x: &Tensor| x.detach().set_requires_grad(true);
+    let x = Read { z: leaf(&x.z), c: leaf(&x.c), ..x };
+    mean(&method.contrast(w, &batch(&series()), &x).loss).backward();
+    let (z, c) = (x.z, x.c);
     assert!(number(&z.grad().norm()) > 0.0 && number(&c.grad().norm()) > 0.0);
     // Contexts are those with a patch K = 2 ahead: t = 0, 1, 2 of the first, 0 and 1 of the second, 0 of the third.
     let reached: Vec<i64> = Vec::try_from(
@@ -230,22 +257,39 @@ fn what_lies_behind_the_end_changes_nothing() {
 }
 
 #[test]
-fn series_too_short_to_be_asked_give_a_loss_of_zero() {
-    let (store, mut method) = golden(cpc(4, 3, Source::Both));
-    let x = series().narrow(0, 1, 2);
-    let loss = method.loss(&batch(&x), AT).total;
-    assert_eq!(number(&loss), 0.0);
-    loss.backward();
-    assert_eq!(number(&gradient(&store, "encoder.embed1.weight").norm()), 0.0);
-    assert!(method.pretext(&batch(&x)).iter().all(|(_, value)| number(value).is_finite()));
-    assert!(method.pretext(&batch(&x.narrow(0, 0, 1))).is_empty());
+fn where_nothing_is_asked_nothing_is_learned_certified_or_measured() {
+    // Series too short for four patches ahead; and one whole series beside two of padding, with no other to take
+    // negatives from.
+    let short = series().narrow(0, 1, 2);
+    let alone = series();
+    let _ = alone.narrow(0, 1, 2).fill_(f64::NAN);
+    for (config, x) in [(cpc(4, 3, Source::Both), short), (cpc(2, 3, Source::Others), alone.copy())] {
+        let (store, mut method) = golden(config);
+        let found = method.loss(&batch(&x), AT);
+        assert_eq!(number(&found.total), 0.0);
+        assert!(found.parts.iter().all(|(_, value)| number(value) == 0.0), "a bound without evidence");
+        found.total.backward();
+        assert_eq!(number(&gradient(&store, "encoder.embed1.weight").norm()), 0.0);
+        assert!(method.pretext(&batch(&x)).is_empty() && method.pictures(&batch(&x)).is_empty());
+    }
+    // The same series has negatives of its own.
+    let (_store, mut method) = golden(cpc(2, 3, Source::Both));
+    assert!(number(&method.loss(&batch(&alone), AT).total) > 0.0);
+    assert_eq!(method.pretext(&batch(&alone))[0].1.size(), [2, 3]);
+    // Of one patch each there is no next one.
+    let (_store, method) = golden(regression(2));
+    assert!(method.pretext(&batch(&series().narrow(2, 0, 3))).is_empty());
 }
 
-/// Realisations of x_t = 0.9 x_{t-1} + e_t, e standard normal, from the stationary distribution.
-struct Ar(Vec<Vec<f32>>);
+/// Series as a training set has them.
+struct Kept {
+    series: Vec<Vec<f32>>,
+    channels: usize,
+}
 
-impl Ar {
-    fn new(series: usize, steps: usize, seed: u64) -> Ar {
+impl Kept {
+    /// Realisations of x_t = 0.9 x_{t-1} + e_t, e standard normal, from the stationary distribution.
+    fn autoregressive(series: usize, steps: usize, seed: u64) -> Kept {
         let one = |index| {
             let mut rng = Rng::new(seed, Purpose::Sample, 0, index as u64, 0);
             let mut x = rng.normal() / (1.0f64 - 0.81).sqrt();
@@ -255,52 +299,83 @@ impl Ar {
             };
             (0..steps).map(|_| next()).collect()
         };
-        Ar((0..series).map(one).collect())
+        Kept { series: (0..series).map(one).collect(), channels: 1 }
+    }
+
+    /// Those of x [B, C, T], without their padding.
+    fn of(x: &Tensor) -> Kept {
+        let one = |x: Tensor| {
+            let values = Vec::<f32>::try_from(x.flatten(0, 1)).expect("numbers");
+            values.into_iter().filter(|x| !x.is_nan()).collect()
+        };
+        Kept { series: x.unbind(0).into_iter().map(one).collect(), channels: x.size()[1] as usize }
+    }
+
+    /// What a method sees of them before its first step.
+    fn shown_to(&self, method: &mut NextStep, at: Progress) {
+        let normalisation = Normalisation { mean: vec![0.0; self.channels], std: vec![1.0; self.channels] };
+        let plain = Plain { samples: self, size: 100, normalisation: &normalisation, device: Device::Cpu };
+        assert!(method.before_epoch(at, &plain).expect("readable series").is_empty());
     }
 }
 
-impl Samples for Ar {
+impl Samples for Kept {
     fn len(&self) -> usize {
-        self.0.len()
+        self.series.len()
     }
 
     fn modality(&self) -> Modality {
-        Modality::Series { channels: 1 }
+        Modality::Series { channels: self.channels }
     }
 
     fn sample(&self, index: usize) -> Result<Sample<'_>> {
-        Ok(Sample::Series(Cow::Borrowed(&self.0[index])))
+        Ok(Sample::Series(Cow::Borrowed(&self.series[index])))
     }
+}
+
+/// A part of `pretext` and the mean of its entries.
+fn score(method: &NextStep, x: &Tensor, name: &str) -> f64 {
+    number(&mean(&method.pretext(&batch(x)).into_iter().find(|score| score.0 == name).expect(name).1))
 }
 
 #[test]
 fn the_linear_model_reaches_the_noise_and_persistence_its_closed_form() {
-    let (series, normalisation) = (Ar::new(300, 100, 0), Normalisation { mean: vec![0.0], std: vec![1.0] });
-    let plain = |series| Plain { samples: series, size: 100, normalisation: &normalisation, device: Device::Cpu };
     let store = Store::new(0, Device::Cpu);
     let mut method = make(&store, regression(1), "gru-8/1", 1, 100).expect("a method");
-    assert!(method.before_epoch(AT, &plain(&series)).expect("readable series").is_empty());
+    let series = Kept::autoregressive(300, 100, 0);
+    series.shown_to(&mut method, AT);
     let coefficients = store.below("linear").pop().expect("coefficients").tensor;
     // 30,000 values: the standard errors are 0.0025 for the coefficient and 0.008 for a mean square.
     assert!((coefficients.double_value(&[0, 0]) - 0.9).abs() < 0.02);
     assert!(coefficients.double_value(&[1, 0]).abs() < 0.05);
-    let unseen = Ar::new(300, 100, 1);
-    let x = plain(&unseen).map(Tensor::copy).expect("readable series");
-    let scores = method.pretext(&batch(&x));
-    let score = |name: &str| number(&scores.iter().find(|score| score.0 == name).expect(name).1);
-    assert!((score("ar_mse") - 1.0).abs() < 0.03);
+    let unseen = Tensor::from_slice2(&Kept::autoregressive(300, 100, 1).series).unsqueeze(1);
+    assert!((score(&method, &unseen, "ar_mse") - 1.0).abs() < 0.03);
     // 2 (1 - 0.9) / (1 - 0.81).
-    assert!((score("persistence_mse") - 1.0526).abs() < 0.03);
+    assert!((score(&method, &unseen, "persistence_mse") - 1.0526).abs() < 0.03);
     // Two steps ahead, by patches of two: 1 for the first and 1 + 0.81 for the second.
     let mut pairs = make(&Store::new(0, Device::Cpu), regression(1), "gru-8/2", 1, 100).expect("a method");
-    let _ = pairs.before_epoch(AT, &plain(&series)).expect("readable series");
-    let scores = pairs.pretext(&batch(&x));
-    assert!((number(&scores[1].1) - (1.0 + 1.81) / 2.0).abs() < 0.05);
+    series.shown_to(&mut pairs, AT);
+    assert!((score(&pairs, &unseen, "ar_mse") - (1.0 + 1.81) / 2.0).abs() < 0.05);
     // Later epochs keep what was fitted.
     assign(&coefficients, &coefficients.zeros_like());
-    let later = Progress { epoch: 1, ..AT };
-    let _ = method.before_epoch(later, &plain(&series)).expect("readable series");
+    series.shown_to(&mut method, Progress { epoch: 1, ..AT });
     assert_eq!(number(&coefficients.abs().sum(None)), 0.0);
+}
+
+#[test]
+fn scores_count_predictions_and_not_batches() {
+    let (_store, mut method) = golden(regression(2));
+    Kept::of(&series()).shown_to(&mut method, AT);
+    let scores = |x: Tensor| method.pretext(&batch(&x));
+    let all = scores(series());
+    let parts = [scores(series().narrow(0, 0, 1)), scores(series().narrow(0, 1, 2))];
+    for (i, (name, entries)) in all.iter().enumerate() {
+        // 4, 3 and 2 patches have one before them.
+        assert_eq!(entries.size(), [9], "{name}");
+        let joined = Tensor::cat(&[&parts[0][i].1, &parts[1][i].1], 0);
+        // Products of other sizes: f32.
+        assert!(number(&(entries - joined).abs().max()) < 1e-5, "{name}");
+    }
 }
 
 #[test]
@@ -312,7 +387,50 @@ fn a_linear_model_of_several_patches_sees_them_newest_first() {
     let whole = Tensor::ones([1, 10], (Kind::Bool, Device::Cpu));
     // The first forecast has no older patch and is 0; the eight behind it are exact.
     let first = x.double_value(&[0, 1, 0]).powi(2);
-    assert!((number(&next_mse(&found, &x, &whole)) - first / 9.0).abs() < 1e-7);
+    assert!((number(&mean(&errors(&found, &x, &whole))) - first / 9.0).abs() < 1e-7);
+}
+
+#[test]
+fn what_forecasts_are_held_against_is_that_of_pytorch() {
+    // Two channels, patches of two, padding.
+    let (store, mut method) = golden(regression(2));
+    let x = padded(0.2, [31, 20, 13]);
+    Kept::of(&x).shown_to(&mut method, AT);
+    let coefficients = store.below("linear").pop().expect("coefficients").tensor;
+    assert_eq!(coefficients.size(), [9, 4]);
+    for (at, expected) in [([0i64, 0], -0.020933715), ([5, 2], -0.142902846), ([8, 3], -0.104546343)] {
+        near(coefficients.double_value(&at), expected);
+    }
+    near(number(&coefficients.norm()), 2.252840829);
+    near(score(&method, &x, "ar_mse"), 0.817098716);
+    near(score(&method, &x, "persistence_mse"), 4.612209650);
+}
+
+#[test]
+fn forecasts_are_drawn_beside_the_steps_that_they_are_of() {
+    let (_store, method) = golden(regression(2));
+    let rows = method.pictures(&batch(&series()));
+    let names: Vec<_> = rows.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["series", "persistence", "linear model", "network"]);
+    let (x, persistence) = (&rows[0].1, &rows[1].1);
+    for (row, length) in [(0, 11), (1, 8), (2, 7)] {
+        for (channel, t) in (0..2).flat_map(|channel| (0..11).map(move |t| (channel, t))) {
+            let found = persistence.double_value(&[row, channel, t]);
+            // Patches of two: steps 2 and 3 are forecast from step 1.
+            if (2..length / 2 * 2).contains(&t) {
+                assert_eq!(found, x.double_value(&[row, channel, t / 2 * 2 - 1]));
+            } else {
+                assert!(found.is_nan(), "nothing is forecast of series {row} at {t}");
+            }
+        }
+    }
+    assert_eq!(rows[3].1.isnan(), persistence.isnan());
+    let (_store, method) = golden(cpc(2, 3, Source::Both));
+    let rows = method.pictures(&batch(&series()));
+    let value = |row: usize, k: i64| rows[row].1.double_value(&[0, 0, k]);
+    assert_eq!((rows[1].1.size(), value(0, 0), value(0, 1)), (vec![1, 1, 2], 0.25, 0.25));
+    let right = &method.pretext(&batch(&series()))[1].1;
+    assert!((0..2).all(|k| (value(1, k) - number(&right.get(k).mean(None))).abs() < 1e-7));
 }
 
 #[test]

@@ -78,24 +78,45 @@ def cpc(p, series, u, source):
     return torch.stack(losses).mean(), right / counted
 
 
-def regression(p, series, _u, _source):
+def regression(p, series, _u, residual):
     errors = []
     for x in series:
         rows, _, c = encode(p, x)
         for t in range(len(rows) - 1):
-            errors.append((c[t] @ p["head.weight"].T + p["head.bias"] - rows[t + 1]).square().mean())
+            start = torch.zeros(C * PATCH, dtype=torch.float64)
+            if residual:
+                start = torch.cat([x[channel, (t + 1) * PATCH - 1].repeat(PATCH) for channel in range(C)])
+            errors.append((start + c[t] @ p["head.weight"].T + p["head.bias"] - rows[t + 1]).square().mean())
     return torch.stack(errors).mean(), 0.0
 
 
 whole = 2 * wave(0.1, B, C, T)
 series = [whole[b, :, :n].float().double() for b, n in enumerate(LENGTHS)]
 u = wave(0.4, B, L - K, NEGATIVES).abs()
-for source in ["both", "sequence", "others", None]:
-    p = parameters(source is not None)
-    loss, accuracy = (cpc if source else regression)(p, series, u, source)
+cases = [(cpc, source) for source in ["both", "sequence", "others"]] + [(regression, False), (regression, True)]
+for objective, choice in cases:
+    p = parameters(objective is cpc)
+    loss, accuracy = objective(p, series, u, choice)
     loss.backward()
-    print(source, f"{loss.item():.9f} {accuracy:.9f}")
-    last = ["predictors.2.weight"] if source else ["head.weight"]
+    print(objective.__name__, choice, f"{loss.item():.9f} {accuracy:.9f}")
+    last = ["predictors.2.weight"] if objective is cpc else ["head.weight"]
     for name in ["encoder.embed1.weight", "encoder.embed2.norm.bias", "encoder.gru.weight_hh_l0"] + last:
         g = p[name].grad
         print(f'    ("{name}", {g.flatten()[0].item():.9e}, {g.norm().item():.9e}),')
+
+# What forecasts are held against: the linear model of two patches, by normal equations over a loop, and persistence; of
+# longer series, so that there are more equations than coefficients.
+ORDER, F_ = 2, C * PATCH
+xs, ys, last = [], [], []
+for x, n in zip(2 * wave(0.2, B, C, 31), [31, 20, 13]):
+    x = x.float().double()
+    rows = [x[:, t * PATCH:(t + 1) * PATCH].reshape(-1) for t in range(n // PATCH)]
+    for t in range(len(rows) - 1):
+        lags = [rows[t - lag] if t >= lag else torch.zeros(F_, dtype=torch.float64) for lag in range(ORDER)]
+        xs.append(torch.cat(lags + [torch.ones(1, dtype=torch.float64)]))
+        ys.append(rows[t + 1])
+        last.append(torch.cat([x[channel, (t + 1) * PATCH - 1].repeat(PATCH) for channel in range(C)]))
+xs, ys, last = torch.stack(xs), torch.stack(ys), torch.stack(last)
+solved = torch.linalg.solve(xs.T @ xs + 1e-4 * len(xs) * torch.eye(ORDER * F_ + 1, dtype=torch.float64), xs.T @ ys)
+print(f"linear {solved.shape}: {solved[0, 0]:.9f} {solved[5, 2]:.9f} {solved[8, 3]:.9f} norm {solved.norm():.9f}")
+print(f"    ar_mse {(xs @ solved - ys).square().mean():.9f} persistence_mse {(last - ys).square().mean():.9f}")

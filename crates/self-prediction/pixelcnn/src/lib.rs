@@ -30,6 +30,7 @@ use selfsup_core::encoder::{Encoder, EncoderConfig, MaskedConv, PixelCnn as Netw
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, Shape, Tokenizer};
 use selfsup_core::progress::Progress;
 use selfsup_core::rng::Purpose;
+use selfsup_core::tensor::draw;
 use selfsup_core::{Kind, Tensor, no_grad, precision};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
@@ -93,10 +94,13 @@ impl Method for PixelCnn {
     fn pictures(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
         let x = self.values.read(&batch.views[0].x);
         let (_, c, h, w) = x.size4().expect("values are [B, C, H, W]");
-        let u = batch.uniform(Purpose::Generate, (c * h * w) as usize).view([-1, c, h, w]);
-        let show = |x: &Tensor| self.values.show(x);
-        let completed = show(&self.generate(&x, &u, h / 2));
-        vec![("input", show(&x)), ("completed", completed), ("samples", show(&self.generate(&x.zeros_like(), &u, 0)))]
+        let u = batch.uniform(Purpose::Generate, (2 * c * h * w) as usize).view([-1, 2, c, h, w]);
+        let draw = |x: &Tensor, u: Tensor, from: i64| self.values.show(&self.generate(x, &u, from));
+        vec![
+            ("input", self.values.show(&x)),
+            ("completed", draw(&x, u.select(1, 0), h / 2)),
+            ("samples", draw(&x.zeros_like(), u.select(1, 1), 0)),
+        ]
     }
 }
 
@@ -130,7 +134,12 @@ impl Define for PixelCnn {
                 (Values::Levels { levels: config.levels, mean, std }, setup.shape, image.channels)
             }
         };
-        let (hidden, k) = (config.hidden.max(colours), values.count());
+        let (hidden, k) = (config.hidden, values.count());
+        ensure!(
+            hidden >= colours,
+            "hidden is {hidden}, but an image has {colours} channels, each with its own part of the head: choose at \
+             least {colours}"
+        );
         let head = &setup.path / "head";
         Ok(PixelCnn {
             encoder: Network::new(&(&setup.path / "encoder"), shape, width, layers, gated)?,
@@ -173,8 +182,8 @@ impl PixelCnn {
                 for colour in 0..c {
                     let here = |x: &Tensor| x.narrow(2, row, 1).narrow(3, column, 1);
                     let logits = self.head(&here(&self.activations(&y, row + 1))).view([b, c, -1]).select(1, colour);
-                    let u = here(u).select(1, colour).view([b, 1]);
-                    here(&y).select(1, colour).copy_(&draw(&logits, &u).view([b, 1, 1]));
+                    let drawn = draw(&logits, &here(u).select(1, colour).view([b]));
+                    here(&y).select(1, colour).copy_(&drawn.view([b, 1, 1]));
                 }
             }
         });
@@ -238,12 +247,6 @@ pub fn unigram(x: &Tensor, k: i64) -> Tensor {
 
 fn bits(nats: &Tensor) -> Tensor {
     nats / std::f64::consts::LN_2
-}
-
-/// The value at which the distribution of logits [B, K] first reaches more than u [B, 1] in [0, 1): [B].
-pub fn draw(logits: &Tensor, u: &Tensor) -> Tensor {
-    let reached = logits.softmax(-1, Kind::Float).cumsum(-1, Kind::Float).le_tensor(u);
-    reached.sum_dim_intlist([-1].as_slice(), false, Kind::Int64).clamp_max(logits.size()[1] - 1)
 }
 
 #[cfg(test)]

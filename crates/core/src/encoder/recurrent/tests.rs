@@ -55,7 +55,7 @@ fn features_and_gradients_are_those_of_pytorch() {
 fn a_context_depends_on_its_past_alone() {
     let (_store, encoder) = make();
     let x = wave(0.2, &[1, 2, 9]).to_kind(Kind::Float).set_requires_grad(true);
-    let c = encoder.context(&encoder.embed(&encoder.patches(&x).0));
+    let c = encoder.context(&encoder.embed(&encoder.patches(&x).0), true);
     for t in 0..4 {
         let gradient = Tensor::run_backward(&[c.select(1, t).sum(Kind::Float)], &[&x], true, false).remove(0);
         let moved: Vec<f64> =
@@ -64,6 +64,12 @@ fn a_context_depends_on_its_past_alone() {
         assert!(past.iter().all(|&g| g > 0.0), "context {t} does not see all of its past: {moved:?}");
         assert!(future.iter().all(|&g| g == 0.0), "context {t} sees its future: {moved:?}");
     }
+}
+
+#[test]
+fn training_has_the_values_of_evaluation() {
+    let (_store, encoder) = make();
+    assert_eq!(encoder.forward(&series(), true), encoder.forward(&series(), false));
 }
 
 #[test]
