@@ -36,8 +36,10 @@ pub(crate) enum Format {
         speeches: bool,
         pieces: bool,
     },
-    /// Bundled series: the training part's file, then the test part's.
-    Series,
+    /// Bundled series, as they are or as token sequences: the training part's file, then the test part's.
+    Series {
+        tokens: bool,
+    },
     /// Captioned images, an archive or the folder that it holds.
     Emoji,
     /// Bundled captioned images: one picture and a table.
@@ -47,7 +49,7 @@ pub(crate) enum Format {
 impl Format {
     /// Whether its files stand in the repository.
     pub(crate) fn is_bundled(self) -> bool {
-        matches!(self, Format::Bundled | Format::Shakespeare { .. } | Format::Series | Format::EmojiMini)
+        matches!(self, Format::Bundled | Format::Shakespeare { .. } | Format::Series { .. } | Format::EmojiMini)
     }
 
     /// Whether it is read from an archive, unpacked or as it is.
@@ -142,10 +144,11 @@ impl Entry {
 }
 
 /// Own data, which need no entry: how they are named, and what is read.
-pub const OWN: [(&str, &str); 3] = [
+pub const OWN: [(&str, &str); 4] = [
     ("folder:PATH", "own images: PNG and JPEG in folders of classes, or in one folder"),
     ("text:PATH", "own text: a UTF-8 file, or a folder with .txt files; in characters"),
     ("ts:PATH_TRAIN.ts", "own series in the format of the UCR and UEA archives, PATH_TEST.ts beside it"),
+    ("ts-tokens:PATH_TRAIN.ts", "the same as token sequences: each value one of 64 levels, each channel with its own"),
 ];
 
 /// All named data sets.
@@ -204,6 +207,16 @@ const fn published(
     Source { file, bytes, sum: Sum::Md5(md5), mirrors }
 }
 
+const VOWELS: &[Source] = &[
+    bundled("JapaneseVowels_TRAIN.ts.gz", 487_971, "68a430eabd919cc77f40b1f5f3bc0dcafacc1486bca9260785aeb7d262cc78cd"),
+    bundled("JapaneseVowels_TEST.ts.gz", 649_132, "b3d41d6a0ca3bcad3afb9ca7d4365382aa51341e2e58bae2a574babdda5b9462"),
+];
+
+const LEAVES: &[Source] = &[
+    bundled("OSULeaf_TRAIN.ts.gz", 953_148, "86b9d6e860414ffd26cebc62fff84ffb37fa588ef3e5bf79e4094a437c36ddfc"),
+    bundled("OSULeaf_TEST.ts.gz", 1_152_821, "6c549dd354f9e42d5985fa5fab75321ca9acefc7873457e71467fc8a31f107ce"),
+];
+
 const SHAKESPEARE: &[Source] =
     &[bundled("tinyshakespeare.txt.gz", 1_115_394, "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed")];
 
@@ -220,7 +233,33 @@ const fn shakespeare(name: &'static str, summary: &'static str, speeches: bool, 
     }
 }
 
-static ENTRIES: [Entry; 15] = [
+/// What the bundled vowels are read as.
+const fn vowels(name: &'static str, summary: &'static str, tokens: bool) -> Entry {
+    Entry {
+        name,
+        summary,
+        licence: "CC BY 4.0 (UCI); cite Kudo et al. 1999",
+        format: Format::Series { tokens },
+        folder: "japanese-vowels",
+        sources: VOWELS,
+        members: &[],
+    }
+}
+
+/// What the bundled outlines of leaves are read as.
+const fn leaves(name: &'static str, summary: &'static str, tokens: bool) -> Entry {
+    Entry {
+        name,
+        summary,
+        licence: "free, with a citation; cite Dau et al. 2019",
+        format: Format::Series { tokens },
+        folder: "osu-leaf",
+        sources: LEAVES,
+        members: &[],
+    }
+}
+
+static ENTRIES: [Entry; 17] = [
     Entry {
         name: "fashion-mnist-10k",
         summary: "10,000 + 2,000 grey images 28 x 28, 10 classes: the first of each class of Fashion-MNIST; bundled",
@@ -343,42 +382,10 @@ static ENTRIES: [Entry; 15] = [
     shakespeare("tinyshakespeare-bpe", "the same in 1,024 pieces of words (byte-pair encoding)", false, true),
     shakespeare("shakespeare-speeches", "the speeches of the same, 9 classes: the plays; bundled", true, false),
     shakespeare("shakespeare-speeches-bpe", "the same in 1,024 pieces of words (byte-pair encoding)", true, true),
-    Entry {
-        name: "japanese-vowels",
-        summary: "270 + 370 series of 12 channels and 7 to 29 steps, 9 speakers; bundled",
-        licence: "CC BY 4.0 (UCI); cite Kudo et al. 1999",
-        format: Format::Series,
-        folder: "japanese-vowels",
-        sources: &[
-            bundled(
-                "JapaneseVowels_TRAIN.ts.gz",
-                487_971,
-                "68a430eabd919cc77f40b1f5f3bc0dcafacc1486bca9260785aeb7d262cc78cd",
-            ),
-            bundled(
-                "JapaneseVowels_TEST.ts.gz",
-                649_132,
-                "b3d41d6a0ca3bcad3afb9ca7d4365382aa51341e2e58bae2a574babdda5b9462",
-            ),
-        ],
-        members: &[],
-    },
-    Entry {
-        name: "osu-leaf",
-        summary: "200 + 242 series of 1 channel and 427 steps: outlines of leaves, 6 species; bundled",
-        licence: "free, with a citation; cite Dau et al. 2019",
-        format: Format::Series,
-        folder: "osu-leaf",
-        sources: &[
-            bundled("OSULeaf_TRAIN.ts.gz", 953_148, "86b9d6e860414ffd26cebc62fff84ffb37fa588ef3e5bf79e4094a437c36ddfc"),
-            bundled(
-                "OSULeaf_TEST.ts.gz",
-                1_152_821,
-                "6c549dd354f9e42d5985fa5fab75321ca9acefc7873457e71467fc8a31f107ce",
-            ),
-        ],
-        members: &[],
-    },
+    vowels("japanese-vowels", "270 + 370 series of 12 channels and 7 to 29 steps, 9 speakers; bundled", false),
+    vowels("japanese-vowels-tokens", "the same as token sequences, 64 levels of each channel", true),
+    leaves("osu-leaf", "200 + 242 series of 1 channel and 427 steps: outlines of leaves, 6 species; bundled", false),
+    leaves("osu-leaf-tokens", "the same as token sequences of 64 levels", true),
     Entry {
         name: "emoji",
         summary: "3,786 emoji 64 x 64 over white with captions, 10 categories (14 MB)",

@@ -33,7 +33,7 @@ pub struct Dataset {
     pub normalisation: Normalisation,
     /// The side of its images in pixels; for own images the shorter side of the first one, at most 224.
     pub native_size: usize,
-    /// What the ids of token sequences, or of captions, stand for.
+    /// What the ids of token sequences, or of captions, stand for, where that is text.
     pub vocabulary: Option<Vocabulary>,
     /// What a reader of a result must know: how pixels were decoded, how a part was split off. May be empty.
     pub note: String,

@@ -27,10 +27,12 @@ pub(crate) enum Own {
     Folder,
     Text,
     Series,
+    /// Series as token sequences.
+    SeriesTokens,
 }
 
 impl Own {
-    const ALL: [Own; 3] = [Own::Folder, Own::Text, Own::Series];
+    const ALL: [Own; 4] = [Own::Folder, Own::Text, Own::Series, Own::SeriesTokens];
 
     /// What stands before the path.
     fn prefix(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Own {
             Own::Folder => "folder:",
             Own::Text => "text:",
             Own::Series => "ts:",
+            Own::SeriesTokens => "ts-tokens:",
         }
     }
 
@@ -45,7 +48,8 @@ impl Own {
         match self {
             Own::Folder => folder::open(path),
             Own::Text => text::open(path),
-            Own::Series => series::open(path),
+            Own::Series => series::open(path, series::dataset),
+            Own::SeriesTokens => series::open(path, series::token_dataset),
         }
     }
 }
@@ -147,11 +151,12 @@ pub(crate) fn load_entry(entry: &Entry, root: &Path) -> Result<Dataset> {
             };
             Ok(Dataset { name: entry.name.into(), ..set })
         }
-        Format::Series => {
+        Format::Series { tokens } => {
             let root = bundled_root()?;
             let read =
                 |source: &Source| series::parse(source.file, &text::utf8(source.file, checked(entry, &root, source)?)?);
-            let set = series::dataset(read(&entry.sources[0])?, read(&entry.sources[1])?)?;
+            let (train, test) = (read(&entry.sources[0])?, read(&entry.sources[1])?);
+            let set = if tokens { series::token_dataset(train, test)? } else { series::dataset(train, test)? };
             Ok(Dataset { name: entry.name.into(), ..set })
         }
         Format::Emoji => {

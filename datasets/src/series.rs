@@ -11,6 +11,12 @@
 //! A missing value (`?` or `NaN`) is interpolated between its neighbours in the channel, or takes the value of the only
 //! one; the data set's note says how many were. Time stamps and regression problems are refused.
 
+mod levels;
+
+#[cfg(test)]
+pub(crate) use levels::Levels;
+pub(crate) use levels::token_dataset;
+
 use crate::content::Content;
 use crate::dataset::{Dataset, Part};
 use crate::text::utf8;
@@ -193,19 +199,20 @@ fn beside(train: &Path) -> Result<PathBuf> {
     Ok(test)
 }
 
-/// The training part at `path` and the test part beside it, packed by gzip or not.
-pub(crate) fn open(path: &Path) -> Result<Dataset> {
+/// The training part at `path` and the test part beside it, packed by gzip or not, made a set by `dataset` or
+/// [`token_dataset`].
+pub(crate) fn open(path: &Path, set: fn(Problem, Problem) -> Result<Dataset>) -> Result<Dataset> {
     let read = |path: &Path| {
         let name = path.display().to_string();
         parse(&name, &utf8(&name, Content::open(path)?.all()?)?)
     };
     let train = read(path)?;
     let test = beside(path)?;
-    dataset(train, read(&test)?).with_context(|| format!("{} and {}", path.display(), test.display()))
+    set(train, read(&test)?).with_context(|| format!("{} and {}", path.display(), test.display()))
 }
 
-/// A data set of the two parts of a problem.
-pub(crate) fn dataset(train: Problem, test: Problem) -> Result<Dataset> {
+/// Whether two parts belong to one problem.
+fn agree(train: &Problem, test: &Problem) -> Result<()> {
     ensure!(
         train.series.channels == test.series.channels,
         "the training part has {} channels, the test part {}",
@@ -213,6 +220,12 @@ pub(crate) fn dataset(train: Problem, test: Problem) -> Result<Dataset> {
         test.series.channels
     );
     ensure!(train.classes == test.classes, "the training part and the test part list different classes");
+    Ok(())
+}
+
+/// A data set of the two parts of a problem.
+pub(crate) fn dataset(train: Problem, test: Problem) -> Result<Dataset> {
+    agree(&train, &test)?;
     let note = match train.missing + test.missing {
         0 => String::new(),
         missing => format!("{missing} missing values are interpolated"),

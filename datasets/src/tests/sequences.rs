@@ -5,7 +5,7 @@ use crate::content::Content;
 use crate::pieces::Pieces;
 use crate::{Dataset, Part, Vocabulary, emoji, load, series, text, verify};
 use proptest::prelude::*;
-use selfsup_core::data::{Modality, Sample};
+use selfsup_core::data::{Modality, Sample, Samples as _};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -226,6 +226,66 @@ fn the_bundled_series_are_those_of_the_archive() {
         assert_eq!((set.native_size, set.classes.len(), set.note.as_str()), (longest, classes, ""));
         assert_eq!(verify(name, Path::new("nowhere")).expect("right sums").len(), 4);
     }
+}
+
+#[test]
+fn levels_are_the_quantiles_of_the_training_part() {
+    let part = |lines: &str| series::parse("file", &format!("@data\n{lines}")).expect("a right file");
+    // 1 to 8 in two series, out of order; of the other channel always the same.
+    let train = part("5,1,8:0,0,0\n4,2,3,7,6:0,0,0,0,0\n");
+    let levels = series::Levels::of(&train.series, 4);
+    let found: Vec<usize> = (1..=8).map(|x| levels.level(0, x as f32)).collect();
+    assert_eq!(found, [0, 0, 1, 1, 2, 2, 3, 3], "a quarter of the values in each level");
+    // Between values and beyond them: monotone, the ends open.
+    let order = [f32::MIN, -1.0, 1.5, 2.9, 3.0, 4.999, 5.0, 6.5, 7.0, 9.0, f32::MAX].map(|x| levels.level(0, x));
+    assert_eq!(order, [0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 3]);
+    assert_eq!([-1.0, 0.0, 1.0].map(|x| levels.level(1, x)), [0, 3, 3], "all cuts in one place");
+    // Step by step, channel by channel, each channel with ids of its own.
+    let tokens = levels.tokens(&train.series);
+    assert_eq!(tokens.modality(), Modality::Tokens { vocabulary: 8 });
+    let Sample::Tokens(ids) = tokens.sample(0).expect("in memory") else { panic!("expected tokens") };
+    assert_eq!(ids[..], [2, 7, 0, 7, 3, 7]);
+}
+
+#[test]
+fn series_are_token_sequences_too() {
+    for (name, (channels, longest)) in [("japanese-vowels", (12, 29)), ("osu-leaf", (1, 427))] {
+        let (set, plain) = (bundled(&format!("{name}-tokens")), bundled(name));
+        assert_eq!(set.train.samples.modality(), Modality::Tokens { vocabulary: 64 * channels });
+        assert_eq!((set.native_size, &set.classes), (channels * longest, &plain.classes));
+        assert_eq!((&set.train.labels, &test_part(&set).labels), (&plain.train.labels, &test_part(&plain).labels));
+        let counts = |part: &Part| {
+            let mut counts = vec![0; 64 * channels];
+            (0..part.len()).for_each(|row| tokens(part, row).into_iter().for_each(|id| counts[id as usize] += 1));
+            counts
+        };
+        // The training part has equally many values in each level, but for ties; the test part, which had no say, not.
+        let (train, test) = (counts(&set.train), counts(test_part(&set)));
+        let spread = |counts: &[i32]| {
+            let mean = counts.iter().sum::<i32>() as f32 / counts.len() as f32;
+            counts.iter().map(|&n| (n as f32 - mean).abs() / mean).fold(0.0, f32::max)
+        };
+        assert!(spread(&train) < 0.05 && spread(&test) > 0.1, "{name}: {} {}", spread(&train), spread(&test));
+        // In a series the ids of a channel rise and fall with its values.
+        let Sample::Series(values) = plain.train.samples.sample(0).expect("in memory") else { panic!("no series") };
+        let (ids, steps) = (tokens(&set.train, 0), values.len() / channels);
+        for step in 1..steps {
+            for channel in 0..channels {
+                let rise = values[channel * steps + step] - values[channel * steps + step - 1];
+                let levels = ids[step * channels + channel] - ids[(step - 1) * channels + channel];
+                assert!(levels == 0 || (levels > 0) == (rise > 0.0), "{name}");
+            }
+        }
+    }
+    let (one, two) = ("@data\n1\n", "@data\n1:1\n");
+    let read = |text| series::parse("file", text).expect("a right file");
+    says(series::token_dataset(read(one), read(two)), &["1 channels, the test part 2"]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("X_TRAIN.ts");
+    std::fs::write(&path, "@data\n1,2\n3,4\n5,6").expect("a written file");
+    std::fs::write(folder.path().join("X_TEST.ts"), "@data\n9,-9").expect("a written file");
+    let set = load(&format!("ts-tokens:{}", path.display()), Path::new("nowhere")).expect("two parts");
+    assert_eq!(tokens(test_part(&set), 0), [63, 0]);
 }
 
 #[test]
