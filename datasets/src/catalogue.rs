@@ -23,8 +23,10 @@ pub struct Entry {
 /// How its files are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// Four IDX files that stand in the repository.
-    Bundled,
+    /// Four IDX files that stand in the repository; with the names of the classes as captions or without.
+    Bundled {
+        captions: bool,
+    },
     /// Four IDX files.
     Idx,
     Cifar10,
@@ -49,7 +51,7 @@ pub(crate) enum Format {
 impl Format {
     /// Whether its files stand in the repository.
     pub(crate) fn is_bundled(self) -> bool {
-        matches!(self, Format::Bundled | Format::Shakespeare { .. } | Format::Series { .. } | Format::EmojiMini)
+        matches!(self, Format::Bundled { .. } | Format::Shakespeare { .. } | Format::Series { .. } | Format::EmojiMini)
     }
 
     /// Whether it is read from an archive, unpacked or as it is.
@@ -259,19 +261,30 @@ const fn leaves(name: &'static str, summary: &'static str, tokens: bool) -> Entr
     }
 }
 
-static ENTRIES: [Entry; 17] = [
+const FASHION_10K: &[Source] = &[
+    bundled(TRAIN_IMAGES, 7_840_016, "d33512cfdc636a0d8972818e6659995be209a88891df7fa2109d7895922c8985"),
+    bundled(TRAIN_LABELS, 10_008, "620cb8e3b9348037c5ff9a07b02d773ab165330e072dfd19e0d21c59f8042dcf"),
+    bundled(TEST_IMAGES, 1_568_016, "15a92dd1e9b16ea361928086e77df4dfa890c255c00b5a8c8162c1040ce8eef1"),
+    bundled(TEST_LABELS, 2_008, "234596aeb6eb48133ec99a62541f90bc0728c9559a681f1e0638037462458f2c"),
+];
+
+static ENTRIES: [Entry; 18] = [
     Entry {
         name: "fashion-mnist-10k",
         summary: "10,000 + 2,000 grey images 28 x 28, 10 classes: the first of each class of Fashion-MNIST; bundled",
         licence: "MIT (Zalando SE)",
-        format: Format::Bundled,
+        format: Format::Bundled { captions: false },
         folder: "fashion-mnist-10k",
-        sources: &[
-            bundled(TRAIN_IMAGES, 7_840_016, "d33512cfdc636a0d8972818e6659995be209a88891df7fa2109d7895922c8985"),
-            bundled(TRAIN_LABELS, 10_008, "620cb8e3b9348037c5ff9a07b02d773ab165330e072dfd19e0d21c59f8042dcf"),
-            bundled(TEST_IMAGES, 1_568_016, "15a92dd1e9b16ea361928086e77df4dfa890c255c00b5a8c8162c1040ce8eef1"),
-            bundled(TEST_LABELS, 2_008, "234596aeb6eb48133ec99a62541f90bc0728c9559a681f1e0638037462458f2c"),
-        ],
+        sources: FASHION_10K,
+        members: &[],
+    },
+    Entry {
+        name: "fashion-mnist-10k-captions",
+        summary: "the same with the names of the classes as captions, which are labels: to make images of, not features",
+        licence: "MIT (Zalando SE)",
+        format: Format::Bundled { captions: true },
+        folder: "fashion-mnist-10k",
+        sources: FASHION_10K,
         members: &[],
     },
     Entry {

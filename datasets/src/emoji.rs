@@ -1,5 +1,6 @@
 //! Emoji with their names: captioned images.
 
+use crate::captioned::Captioned;
 use crate::dataset::{Dataset, Part};
 use crate::folder::decode;
 use crate::memory::Pixels;
@@ -9,12 +10,12 @@ use crate::vocabulary::Vocabulary;
 use anyhow::{Context as _, Result, ensure};
 use flate2::read::GzDecoder;
 use rayon::prelude::*;
-use selfsup_core::data::{Captions, Images as _, Modality, Normalisation, Sample, Samples};
-use std::borrow::Cow;
+use selfsup_core::data::{Images as _, Normalisation};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufReader, Read as _};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Height and width of the images of the archive.
 const SIZE: usize = 64;
@@ -23,35 +24,6 @@ const MINI: usize = 32;
 const MINI_COLUMNS: usize = 40;
 /// The share of each category that is held out.
 const HELD_OUT: f64 = 0.2;
-
-/// Images with a caption each.
-struct Captioned {
-    pixels: Pixels,
-    captions: Vec<Vec<u32>>,
-    shape: Captions,
-}
-
-impl Samples for Captioned {
-    fn len(&self) -> usize {
-        self.captions.len()
-    }
-
-    fn modality(&self) -> Modality {
-        Modality::Images { channels: self.pixels.channels }
-    }
-
-    fn sample(&self, index: usize) -> Result<Sample<'_>> {
-        self.pixels.image(index).map(Sample::Image)
-    }
-
-    fn caption(&self, index: usize) -> Option<Cow<'_, [u32]>> {
-        self.captions.get(index).map(|caption| Cow::Borrowed(&caption[..]))
-    }
-
-    fn captions(&self) -> Option<Captions> {
-        Some(self.shape)
-    }
-}
 
 /// One line of captions.tsv.
 #[derive(Debug, PartialEq, Eq)]
@@ -113,11 +85,9 @@ fn dataset(pixels: Pixels, lines: Vec<Line>) -> Result<Dataset> {
         (0..lines.len()).partition(|&row| held.binary_search(&motif_of_rows[row]).is_ok());
 
     let vocabulary = Vocabulary::characters(&lines.iter().map(|line| line.caption.as_str()).collect::<String>());
-    let captions: Vec<Vec<u32>> = lines.iter().map(|line| vocabulary.encode(&line.caption)).collect();
-    let length = captions.iter().map(Vec::len).max().unwrap_or(0);
-    let shape = Captions { vocabulary: vocabulary.len(), length };
+    let texts: Vec<&str> = lines.iter().map(|line| line.caption.as_str()).collect();
     let (native_size, normalisation) = (pixels.height, normalisation(&pixels, &train)?);
-    let whole = Part::labelled(Captioned { pixels, captions, shape }, labels);
+    let whole = Part::labelled(Captioned::new(Arc::new(pixels), &texts, &vocabulary), labels);
     Ok(Dataset {
         name: String::new(),
         classes,

@@ -5,6 +5,7 @@
 //! | name | what is read |
 //! |---|---|
 //! | `fashion-mnist-10k` | the bundled 10,000 + 2,000 images of Fashion-MNIST; needs no data root and no network |
+//! | `fashion-mnist-10k-captions` | the same with the names of the classes as captions: labels, so for generation alone |
 //! | `fashion-mnist`, `mnist` | `ROOT/FashionMNIST/raw`, `ROOT/MNIST/raw`: IDX files, packed or not |
 //! | `cifar10`, `cifar100` | `ROOT/cifar-10-batches-bin`, `ROOT/cifar-100-binary`: the binary versions |
 //! | `stl10` | `ROOT/stl10_binary`; the 100,000 unlabelled images stay on disk |
@@ -26,6 +27,7 @@
 //! `ROOT` is [`data_root`]; its layout is torchvision's, so a folder that torchvision filled works as it is.
 //! Labels leave this crate through [`Part::labels`] alone; training is given [`Part::samples`].
 
+mod captioned;
 mod catalogue;
 mod cifar;
 mod content;

@@ -6,7 +6,7 @@ use crate::dataset::{Dataset, Part};
 use crate::pieces::Pieces;
 use crate::root::bundled_root;
 use crate::vocabulary::Vocabulary;
-use crate::{cifar, emoji, folder, idx, jpeg_copy, series, stl10, text};
+use crate::{captioned, cifar, emoji, folder, idx, jpeg_copy, series, stl10, text};
 use anyhow::{Context as _, Result, bail, ensure};
 use selfsup_core::data::Normalisation;
 use std::path::Path;
@@ -127,9 +127,10 @@ pub(crate) fn load_entry(entry: &Entry, root: &Path) -> Result<Dataset> {
         note: String::new(),
     };
     match entry.format {
-        Format::Bundled => {
+        Format::Bundled { captions } => {
             let (train, test) = load_idx(entry, &bundled_root()?)?;
-            Ok(set(train, test, &catalogue::FASHION_CLASSES, &[0.2867], &[0.3540], 28))
+            let set = set(train, test, &catalogue::FASHION_CLASSES, &[0.2867], &[0.3540], 28);
+            if captions { with_class_names(set) } else { Ok(set) }
         }
         Format::Idx => {
             let (train, test) = load_idx(entry, root)?;
@@ -225,6 +226,20 @@ pub(crate) fn load_entry(entry: &Entry, root: &Path) -> Result<Dataset> {
             Ok(Dataset { note: note.into(), ..copy })
         }
     }
+}
+
+/// The same set with the names of its classes, in lower case, as captions.
+fn with_class_names(set: Dataset) -> Result<Dataset> {
+    let names: Vec<String> = set.classes.iter().map(|name| name.to_lowercase()).collect();
+    let vocabulary = Vocabulary::characters(&names.concat());
+    let part = |part| captioned::by_class(part, &names, &vocabulary);
+    Ok(Dataset {
+        train: part(set.train)?,
+        test: set.test.map(part).transpose()?,
+        vocabulary: Some(vocabulary.clone()),
+        note: "captions are the names of the classes: whoever is trained on them is trained on labels".into(),
+        ..set
+    })
 }
 
 /// The content of a file whose sum is known.

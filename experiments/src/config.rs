@@ -80,7 +80,8 @@ impl Default for Augmented {
 }
 
 /// What `evaluate.protocols` may hold.
-pub const PROTOCOLS: [&str; 7] = ["knn", "linear", "finetune", "geometry", "pretext", "layers", "augmentation"];
+pub const PROTOCOLS: [&str; 8] =
+    ["knn", "linear", "finetune", "geometry", "pretext", "layers", "augmentation", "generated"];
 
 impl Default for EvaluateConfig {
     fn default() -> EvaluateConfig {

@@ -4,6 +4,7 @@ mod augmentation;
 mod layers;
 
 use crate::config::RunConfig;
+use crate::generation;
 use crate::registry::SUPERVISED;
 use crate::run::{Subject, recipes, training_samples};
 use anyhow::{Result, bail, ensure};
@@ -15,6 +16,7 @@ use selfsup_core::store::{Store, assign};
 use selfsup_core::{Device, Kind, Tensor, no_grad};
 use selfsup_datasets::{Dataset, Part};
 use selfsup_evaluate::{Features, Finetune, Geometry, Labelled, Network, finetune};
+use selfsup_report::table::OWN;
 
 /// Samples that pass the encoder at once.
 const BATCH: usize = 500;
@@ -81,12 +83,20 @@ pub fn check(config: &RunConfig, dataset: &Dataset) -> Result<()> {
         "`{}` has no test part; give `evaluate.protocols=[]`, or a folder with test/ beside train/",
         dataset.name
     );
-    let labelled = wanted.iter().map(String::as_str).find(|p| LABELLED.contains(p));
+    let labelled = wanted.iter().map(String::as_str).find(|p| LABELLED.contains(p) || *p == "generated");
     let labelled = if config.name() == SUPERVISED { Some(SUPERVISED) } else { labelled };
     let parts = [Some(&dataset.train), dataset.test.as_ref()];
     if let (Some(asking), true) = (labelled, parts.into_iter().flatten().any(|part| part.labels.is_none())) {
         bail!(
             "`{}` has no labels, which `{asking}` needs; give `evaluate.protocols=['geometry', 'pretext']`, which need none",
+            dataset.name
+        );
+    }
+    let features = wanted.iter().find(|p| !OWN.contains(&p.as_str()));
+    if let (Some(asking), true) = (features, generation::captions_are_labels(&dataset.train)) {
+        bail!(
+            "the captions of `{}` are its labels, so features are not judged by `{asking}`, as if they had been learned \
+             without: give `evaluate.protocols=['pretext', 'generated']`, or other `data`",
             dataset.name
         );
     }
@@ -150,6 +160,11 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
         values.extend(scores.into_iter().map(|(metric, value)| ("augmentation".into(), metric, value)));
     }
 
+    if wants("generated") {
+        let scores = generation::judge(config, subject, dataset, train, held)?;
+        values.extend(scores.into_iter().map(|(metric, value)| ("generated".into(), metric.into(), value)));
+    }
+
     let encode = |x: &Tensor| subject.method.features(x, false);
     if wants("knn") || wants("linear") {
         let of = |samples: &dyn Samples, labels: &[i64]| {
@@ -207,6 +222,7 @@ fn pretext(config: &RunConfig, subject: &Subject, dataset: &Dataset, test: &Part
             [only] => HostBatch::plain(samples, index, only.side(size), normalisation, seed, u64::MAX)?,
             _ => HostBatch::render(samples, index, &recipes, size, normalisation, seed, u64::MAX)?,
         };
+        let batch = batch.with_others(samples)?;
         for (metric, value) in no_grad(|| subject.method.pretext(&batch.to_batch(subject.store.device()))) {
             let weight = if value.dim() == 0 { rows } else { value.numel() } as f64;
             let sum = value.mean(Kind::Double).double_value(&[]) * weight;

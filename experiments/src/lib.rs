@@ -3,6 +3,7 @@
 pub mod config;
 pub mod evaluation;
 pub mod first_stage;
+pub mod generation;
 pub mod objective;
 pub mod preset;
 pub mod progress_bar;

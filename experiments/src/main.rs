@@ -7,7 +7,7 @@ use selfsup_experiments::objective::{nine_digits, objective};
 use selfsup_experiments::reporting::{Report, methods_csv};
 use selfsup_experiments::run::{self, End, Folder, Machine};
 use selfsup_experiments::study::{Study, compare};
-use selfsup_experiments::{evaluation, first_stage, preset, registry};
+use selfsup_experiments::{evaluation, first_stage, generation, preset, registry};
 use selfsup_report::results::{self, Row};
 use selfsup_report::table::colour_wanted;
 use std::path::{Path, PathBuf};
@@ -64,10 +64,21 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Judge runs again: RUN... [knn|linear|finetune|geometry|layers|augmentation|pretext ...] [evaluate.KEY=VALUE ...]
+    /// Judge runs again: RUN... [knn|linear|finetune|geometry|layers|augmentation|pretext|generated ...] [evaluate.KEY=VALUE ...]
     ///
     /// With changed settings scores are printed and not written: results.csv holds those of the run's own settings.
     Eval { runs: Vec<String> },
+    /// Pictures for captions of your own, by a run that learned to make some (dall-e)
+    Generate {
+        /// The run's folder
+        run: PathBuf,
+        /// Each in quotes: "red heart"
+        #[arg(required = true)]
+        captions: Vec<String>,
+        /// The PNG file to write [default: RUN/plots/generated.png]
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
     /// Methods x seeds from a study file, resumable; ends in results.csv and a report
     Compare {
         study: PathBuf,
@@ -162,6 +173,9 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
             return pretrain(&config, &machine()?, out.as_deref(), resume == "auto", dry_run);
         }
         Command::Eval { ref runs } => eval(runs, &machine()?)?,
+        Command::Generate { ref run, ref captions, ref out } => {
+            println!("{}", generation::draw(run, captions, out.as_deref(), &machine()?)?.display());
+        }
         Command::Compare { ref study, ref overrides, ref out, ref resume, dry_run } => {
             let study = Study::read(study, &layers(None, overrides)?)?;
             if dry_run {

@@ -9,7 +9,7 @@ use selfsup_core::augment::views::{HostBatch, plain, render_views};
 use selfsup_core::data::Normalisation;
 use selfsup_core::method::{Entry, Shape};
 use selfsup_core::{Device, Kind, Tensor, no_grad};
-use selfsup_datasets::Dataset;
+use selfsup_datasets::{Dataset, Vocabulary, stratified_first};
 use selfsup_report::figure::{Axes, Figure, Series, bars, file_name, lines};
 use selfsup_report::file::write_whole;
 use selfsup_report::html::{Card, Page};
@@ -21,10 +21,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Images in a row of a picture.
-const COLUMNS: usize = 8;
+pub(crate) const COLUMNS: usize = 8;
 
 /// [B, C, S, S] normalised -> pictures of u8.
-fn to_pictures(x: &Tensor, normalisation: &Normalisation) -> Result<Vec<Picture>> {
+pub(crate) fn to_pictures(x: &Tensor, normalisation: &Normalisation) -> Result<Vec<Picture>> {
     let (b, c, h, w) = x.size4()?;
     let shape = [1, c, 1, 1];
     let std = Tensor::from_slice(&normalisation.std).view(shape);
@@ -34,10 +34,16 @@ fn to_pictures(x: &Tensor, normalisation: &Normalisation) -> Result<Vec<Picture>
     (0..b).map(|i| Picture::new(h as usize, w as usize, c as usize, Vec::try_from(x.get(i).flatten(0, -1))?)).collect()
 }
 
-fn write_grid(path: &Path, rows: Vec<(String, Vec<Picture>)>, size: usize) -> Result<()> {
+/// Rows with a caption before each, and captions below the columns, if any, for which these are drawn wider.
+pub(crate) fn write_grid(
+    path: &Path,
+    rows: Vec<(String, Vec<Picture>)>,
+    column_captions: Vec<String>,
+    size: usize,
+) -> Result<()> {
     let (row_captions, rows) = rows.into_iter().unzip();
-    let scale = (64 / size).max(1);
-    let grid = Grid { rows, row_captions, scale, padding: 4, ..Grid::default() };
+    let scale = if column_captions.is_empty() { (64 / size).max(1) } else { 96usize.div_ceil(size) };
+    let grid = Grid { rows, row_captions, column_captions, scale, padding: 4 };
     write_whole(path, &grid.png()?)
 }
 
@@ -58,9 +64,18 @@ pub fn write_pictures(
         write_views(config, dataset, size, recipes, &folder.join("views.png"))?;
     }
 
-    // What the method does to samples it was not trained on, where there are any.
+    // What the method does to samples it was not trained on, where there are any, of as many classes as there are.
     let samples = dataset.test.as_ref().map_or(training_samples(dataset), |test| &*test.samples);
-    let index: Vec<usize> = (0..COLUMNS.min(samples.len())).collect();
+    let index = match dataset.test.as_ref().and_then(|test| test.labels.as_ref()) {
+        Some(labels) => stratified_first(labels, COLUMNS),
+        None => (0..COLUMNS.min(samples.len())).collect(),
+    };
+    let captions = match &dataset.vocabulary {
+        Some(vocabulary) => {
+            index.iter().filter_map(|&i| samples.caption(i)).map(|ids| text(vocabulary, &ids)).collect()
+        }
+        None => Vec::new(),
+    };
     let batch = HostBatch::plain(samples, index, size, normalisation, config.seed, 0)?;
     let batch = batch.to_batch(subject.store.device());
     let (images, texts): (Vec<_>, Vec<_>) =
@@ -70,7 +85,7 @@ pub fn write_pictures(
             .into_iter()
             .map(|(caption, x)| Ok((caption.to_string(), to_pictures(&x, normalisation)?)))
             .collect::<Result<_>>()?;
-        write_grid(&folder.join("pictures.png"), rows, size)?;
+        write_grid(&folder.join("pictures.png"), rows, captions, size)?;
     }
     if let (false, Some(vocabulary)) = (texts.is_empty(), &dataset.vocabulary) {
         let mut text = String::new();
@@ -82,6 +97,11 @@ pub fn write_pictures(
         write_whole(&folder.join("texts.txt"), text.as_bytes())?;
     }
     Ok(())
+}
+
+/// What the ids of a caption stand for.
+fn text(vocabulary: &Vocabulary, ids: &[u32]) -> String {
+    vocabulary.decode(&ids.iter().map(|&id| i64::from(id)).collect::<Vec<_>>())
 }
 
 /// Training images and the run's views of them.
@@ -99,7 +119,7 @@ fn write_views(config: &RunConfig, dataset: &Dataset, size: usize, recipes: &[Re
             rows.push((caption, to_pictures(&x, normalisation)?));
         }
     }
-    write_grid(path, rows, size)
+    write_grid(path, rows, Vec::new(), size)
 }
 
 /// What a table shows of all rows; results.csv has the rest.

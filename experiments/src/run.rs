@@ -108,6 +108,8 @@ impl Method for Bare {
 pub struct Subject {
     pub store: Store,
     pub method: Box<dyn Method>,
+    /// The first stage of a two-stage method.
+    pub tokenizer: Option<Rc<dyn Method>>,
     pub shape: Shape,
 }
 
@@ -141,7 +143,7 @@ pub fn build(config: &RunConfig, first: Option<&RunConfig>, dataset: &Dataset, d
     let tokenizer = first.map(|first| first_stage::build(first, &setup)).transpose()?;
     let auxiliary = config.auxiliary()?;
     let tap = auxiliary.as_ref().map(|_| Tap::default());
-    let setup = Setup { tokenizer, tap, views: config.views.clone(), ..setup };
+    let setup = Setup { tokenizer: tokenizer.clone(), tap, views: config.views.clone(), ..setup };
     let method: Box<dyn Method> = match config.name() {
         RANDOM | SUPERVISED => Box::new(Bare::new(&setup)?),
         name => {
@@ -157,7 +159,7 @@ pub fn build(config: &RunConfig, first: Option<&RunConfig>, dataset: &Dataset, d
         }
     };
     drop(setup);
-    Ok(Subject { store, method, shape })
+    Ok(Subject { store, method, tokenizer, shape })
 }
 
 /// The recipes of a run: its own, or the method's.

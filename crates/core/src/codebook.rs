@@ -1,11 +1,11 @@
 //! A codebook: K vectors, of which the nearest stands for each place of a map (VQ-VAE, VQ-GAN).
 
 use crate::augment::views::{Plain, plain};
-use crate::check::{above_zero, at_least_one, not_negative, share};
+use crate::check::{at_least_one, not_negative, share};
 use crate::cluster::{Empty, KMeans, Metric, nearest, sizes};
 use crate::progress::Progress;
 use crate::rng::{Purpose, Rng};
-use crate::store::{Init, Path, Role, assign};
+use crate::store::{Init, Path, Role, assign, unmoved};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, no_grad};
@@ -21,7 +21,7 @@ pub struct CodebookConfig {
     pub update: Update,
     /// The weight of the past in the moving averages of a code's members.
     pub tau: f64,
-    /// The weight of the commitment.
+    /// The weight of the commitment; 0: the encoder is not drawn to the codes.
     pub beta: f64,
     pub start: Start,
     /// A code with fewer members a step than this, on average, is moved to a place of the batch; 0: never.
@@ -74,12 +74,12 @@ impl CodebookConfig {
         at_least_one("codebook.width", self.width)?;
         share("codebook.tau", self.tau)?;
         not_negative("codebook.beta", self.beta)?;
-        not_negative("codebook.restart", self.restart)?;
-        if self.update == Update::Gradient {
-            // Otherwise nothing draws the encoder and the codes together.
-            above_zero("codebook.beta", self.beta)?;
-        }
-        Ok(())
+        not_negative("codebook.restart", self.restart)
+    }
+
+    /// Whether anything but the optimiser moves a code.
+    fn moves(&self) -> bool {
+        self.update == Update::Ema || self.restart > 0.0
     }
 }
 
@@ -89,9 +89,16 @@ pub struct Codebook {
     seed: u64,
     name: String,
     codes: Tensor,
+    /// What moves codes; nothing where the optimiser alone does.
+    state: Option<State>,
+}
+
+/// Buffers of a codebook besides its codes.
+struct State {
     averages: Averages,
-    /// What the latest batch showed: members of each code, their sum, and places that a code may be moved to.
-    batch: (Averages, Tensor),
+    /// Of the latest batch, as is `places`, to which a code may be moved, [K, D].
+    seen: Averages,
+    places: Tensor,
 }
 
 /// Members of each code, [K], and their sum, [K, D].
@@ -120,13 +127,15 @@ impl Codebook {
         let role = if config.update == Update::Ema { Role::Buffer } else { Role::NoDecay };
         let codes = path.variable("codes", &shape, role, Init::Uniform(1.0 / config.codes as f64));
         let zero = |name: &str, shape: &[i64]| path.variable(name, shape, Role::Buffer, Init::Const(0.0));
-        let averages = Averages {
-            counts: path.variable("counts", &[config.codes], Role::Buffer, Init::Const(1.0)),
-            sums: path.buffer("sums", &codes.detach()),
-        };
-        let seen = Averages { counts: zero("batch_counts", &[config.codes]), sums: zero("batch_sums", &shape) };
-        let batch = (seen, zero("batch_places", &shape));
-        Codebook { config: config.clone(), seed: path.seed(), name: path.name().into(), codes, averages, batch }
+        let state = config.moves().then(|| State {
+            averages: Averages {
+                counts: path.variable("counts", &[config.codes], Role::Buffer, Init::Const(1.0)),
+                sums: path.buffer("sums", &codes.detach()),
+            },
+            seen: Averages { counts: zero("batch_counts", &[config.codes]), sums: zero("batch_sums", &shape) },
+            places: zero("batch_places", &shape),
+        });
+        Codebook { config: config.clone(), seed: path.seed(), name: path.name().into(), codes, state }
     }
 
     /// K.
@@ -144,26 +153,34 @@ impl Codebook {
         &self.codes
     }
 
-    /// Puts the codes, before the first step, where the configuration says; `map` [B, D, h, w] is what will be
-    /// quantised. Gives the names of the trained variables that it set, as `Method::before_epoch` does.
+    /// Puts the codes, before the first step, where the configuration says; `map` [B, D, h, w] is what training will
+    /// quantise, computed as in training. What it moves of `statistics`, the network's buffers, is put back. Gives the
+    /// names of the trained variables that were set, as `Method::before_epoch` does.
     ///
     /// # Errors
     /// If an image cannot be read, or there are fewer places than codes.
-    pub fn start(&self, at: Progress, images: &Plain, map: impl Fn(&Tensor) -> Tensor) -> Result<Vec<String>> {
+    pub fn start(
+        &self,
+        at: Progress,
+        images: &Plain,
+        statistics: &[Tensor],
+        map: impl Fn(&Tensor) -> Tensor,
+    ) -> Result<Vec<String>> {
+        // Parts of equal size, since batch norm makes of each what it makes of a batch.
         const IMAGES: usize = 512;
+        const PARTS: usize = 4;
         if at.step > 0 || self.config.start == Start::Uniform {
             return Ok(Vec::new());
         }
         let mut rng = Rng::new(self.seed, Purpose::Cluster, 0, 0, 0);
         let mut chosen = rng.permutation(images.samples.len());
         chosen.truncate(IMAGES);
-        let parts: Result<Vec<Tensor>> = chosen
-            .chunks(128)
-            .map(|index| {
-                let x = plain(images.samples, index, images.size, images.normalisation)?.to_device(images.device);
-                Ok(no_grad(|| rows(&map(&x))))
-            })
-            .collect();
+        let part = |index: &[usize]| {
+            let x = plain(images.samples, index, images.size, images.normalisation)?.to_device(images.device);
+            Ok(no_grad(|| rows(&map(&x))))
+        };
+        let parts: Result<Vec<Tensor>> =
+            unmoved(statistics, || chosen.chunks(chosen.len().div_ceil(PARTS)).map(part).collect());
         let places = Tensor::cat(&parts?, 0);
         let n = places.size()[0];
         let k = self.config.codes;
@@ -181,8 +198,10 @@ impl Codebook {
             places.index_select(0, &choose(n, k, &mut rng).to_device(places.device()))
         };
         assign(&self.codes, &codes);
-        assign(&self.averages.sums, &codes);
-        assign(&self.averages.counts, &self.averages.counts.ones_like());
+        if let Some(State { averages, .. }) = &self.state {
+            assign(&averages.sums, &codes);
+            assign(&averages.counts, &averages.counts.ones_like());
+        }
         Ok(if self.config.update == Update::Gradient { vec![format!("{}.codes", self.name)] } else { Vec::new() })
     }
 
@@ -219,33 +238,32 @@ impl Codebook {
 
     /// Notes what a training batch shows, for [`Codebook::step`]; moves nothing yet.
     pub fn observe(&self, z: &Tensor, q: &Quantised, at: Progress) {
+        let Some(State { seen, places, .. }) = &self.state else { return };
         no_grad(|| {
-            let (places, indices) = (rows(&z.detach()), q.indices.flatten(0, -1));
+            let (rows, indices) = (rows(&z.detach()), q.indices.flatten(0, -1));
             let mut rng = Rng::new(self.seed, Purpose::Cluster, at.epoch, at.step, 1);
-            let chosen = choose(places.size()[0], self.config.codes, &mut rng).to_device(places.device());
-            let (seen, free) = &self.batch;
+            let chosen = choose(rows.size()[0], self.config.codes, &mut rng).to_device(rows.device());
             assign(&seen.counts, &sizes(&indices, self.config.codes));
-            assign(&seen.sums, &seen.sums.zeros_like().index_add_(0, &indices, &places));
-            assign(free, &places.index_select(0, &chosen));
+            assign(&seen.sums, &seen.sums.zeros_like().index_add_(0, &indices, &rows));
+            assign(places, &rows.index_select(0, &chosen));
         });
     }
 
     /// After an optimiser step: averages, codes, restarts.
     pub fn step(&self) {
+        let Some(State { averages, seen, places }) = &self.state else { return };
         no_grad(|| {
-            let (seen, free) = &self.batch;
-            let Averages { counts, sums } = &self.averages;
-            let new = average(&Averages { counts: counts.copy(), sums: sums.copy() }, seen, self.config.tau);
+            let new = average(averages, seen, self.config.tau);
             let codes = if self.config.update == Update::Ema { centres(&new) } else { self.codes.detach().copy() };
             let dead = new.counts.lt(self.config.restart);
             // A moved code starts with as many members as it must have to stay; without them the next average would
             // send it back.
             let members = self.config.restart.max(1.0);
             let column = dead.unsqueeze(-1);
-            let codes = free.where_self(&column, &codes);
+            let codes = places.where_self(&column, &codes);
             assign(&self.codes, &codes);
-            assign(counts, &new.counts.full_like(members).where_self(&dead, &new.counts));
-            assign(sums, &(&codes * members).where_self(&column, &new.sums));
+            assign(&averages.counts, &new.counts.full_like(members).where_self(&dead, &new.counts));
+            assign(&averages.sums, &(&codes * members).where_self(&column, &new.sums));
         });
     }
 }

@@ -26,7 +26,7 @@ impl Decoder {
         let up = (0..stages).map(|i| {
             let to = match stages - i {
                 1 => channels,
-                2 => width / 2,
+                2 => (width / 2).max(1),
                 _ => width,
             };
             let conv = ConvTranspose2d::new(&(path / "up" / i), from, to, 4, 2, 1);
@@ -134,6 +134,14 @@ mod tests {
             let x = Tensor::zeros([2, 3, size, size], (Kind::Float, Device::Cpu));
             assert_eq!(decoder.forward(&encoder.map(&x, false).expect("a map")).size(), x.size(), "{name}");
         }
+    }
+
+    #[test]
+    fn the_narrowest_decoder_gives_images_too() {
+        let store = Store::new(0, Device::Cpu);
+        let decoder = Decoder::new(&store.root(), 2, 1, 4, 3);
+        let z = Tensor::ones([1, 2, 3, 3], (Kind::Float, Device::Cpu));
+        assert_eq!(decoder.forward(&z).size(), [1, 3, 12, 12]);
     }
 
     #[test]

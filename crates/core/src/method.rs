@@ -5,6 +5,7 @@ use crate::augment::views::Plain;
 use crate::data::Normalisation;
 use crate::encoder::{self, Encoder, EncoderConfig, Tap, Tapped};
 use crate::objective::Given;
+use crate::precision::{self, Precision};
 use crate::progress::Progress;
 use crate::rng::{Purpose, Rng};
 use crate::store::Path;
@@ -28,6 +29,9 @@ pub struct Batch {
     pub views: Vec<View>,
     /// What was written beside each image, [B, T] i64, in a set of captioned images.
     pub captions: Option<Tensor>,
+    /// For each image the caption of another, which differs from its own: what evaluation holds captions against. None
+    /// in training.
+    pub others: Option<Tensor>,
     /// The place of each sample in the training set.
     pub index: Vec<usize>,
     /// The run's seed.
@@ -39,7 +43,7 @@ pub struct Batch {
 impl Batch {
     /// Without captions.
     pub fn new(views: Vec<View>, index: Vec<usize>, seed: u64, epoch: u64) -> Batch {
-        Batch { views, captions: None, index, seed, epoch }
+        Batch { views, captions: None, others: None, index, seed, epoch }
     }
 
     /// The number of samples.
@@ -156,7 +160,7 @@ impl Shape {
 /// Images [B, C, S, S] as sequences of the tokenizer's codes, [B, h w] i64; token sequences as they are.
 pub fn to_tokens(x: &Tensor, tokenizer: Option<&dyn Tokenizer>) -> Tensor {
     match tokenizer {
-        Some(tokenizer) if x.dim() == 4 => tch::no_grad(|| tokenizer.encode(x).flatten(1, 2)),
+        Some(tokenizer) if x.dim() == 4 => tokenizer.encode(x).flatten(1, 2),
         _ => x.shallow_clone(),
     }
 }
@@ -308,6 +312,12 @@ pub trait Method {
         None
     }
 
+    /// Images [B, C, S, S] made for the captions of a batch, in the normalised space of its images, which are not looked
+    /// at; each is drawn from (seed, epoch, index) of its sample. `None` where the method makes no images of captions.
+    fn generate(&self, _batch: &Batch) -> Option<Tensor> {
+        None
+    }
+
     /// Pictures of what the method does to `x` [B, C, S, S]: named rows of B images [B, C, S, S], all in the
     /// normalised space of `x` (MAE: the masked input and the reconstruction). A method of text gives rows of token
     /// sequences [B, T] i64 instead.
@@ -316,7 +326,7 @@ pub trait Method {
     }
 }
 
-/// Images as grids of discrete codes: what the first stage of a two-stage method learns.
+/// Images as grids of discrete codes: what the first stage of a two-stage method learns. Both ways pass [`frozen`].
 pub trait Tokenizer {
     /// Images [B, C, S, S] -> codes [B, h, w] i64 below [`Tokenizer::vocabulary`].
     fn encode(&self, x: &Tensor) -> Tensor;
@@ -329,6 +339,12 @@ pub trait Tokenizer {
 
     /// h and w of an image of `size` pixels.
     fn grid(&self, size: i64) -> i64;
+}
+
+/// Runs `f` as a tokenizer encodes and decodes: no graph is built, and networks compute in f32 whatever the second stage
+/// trains in, so that an image has the same codes wherever it is met.
+pub fn frozen<T>(f: impl FnOnce() -> T) -> T {
+    precision::with(Precision::F32, || tch::no_grad(f))
 }
 
 /// The family of a method: the folder of its crate and a column of every table.

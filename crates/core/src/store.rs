@@ -93,6 +93,11 @@ impl Store {
         self.variables().into_iter().filter(|v| v.name.starts_with(&prefix)).collect()
     }
 
+    /// The tensors below `prefix` that no optimiser steps: of a network, its running statistics.
+    pub fn buffers(&self, prefix: &str) -> Vec<Tensor> {
+        self.below(prefix).into_iter().filter(|v| v.role == Role::Buffer).map(|v| v.tensor).collect()
+    }
+
     /// The number of trained values.
     pub fn parameters(&self) -> usize {
         self.trainable().iter().map(|v| v.tensor.numel()).sum()
@@ -218,6 +223,14 @@ pub fn assign(target: &Tensor, source: &Tensor) {
     tch::no_grad(|| target.shallow_clone().copy_(&source.to_kind(target.kind())));
 }
 
+/// Runs `f` and gives `tensors` back what they held before: a forward pass as in training that moves no statistics.
+pub fn unmoved<T>(tensors: &[Tensor], f: impl FnOnce() -> T) -> T {
+    let before: Vec<Tensor> = tensors.iter().map(|tensor| tensor.detach().copy()).collect();
+    let result = f();
+    tensors.iter().zip(&before).for_each(|(tensor, old)| assign(tensor, old));
+    result
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,6 +257,23 @@ mod tests {
         assert!(store.trainable().is_empty());
         assert_eq!(store.below("target").len(), 1);
         assert_eq!(w.kind(), tch::Kind::Float);
+    }
+
+    #[test]
+    fn buffers_that_a_pass_moved_are_put_back() {
+        let store = Store::new(0, Device::Cpu);
+        let path = store.root() / "net";
+        let _w = path.variable("w", &[2], Role::Weight, Init::Normal(1.0));
+        let mean = path.buffer("mean", &Tensor::from_slice(&[1.0f32, 2.0]));
+        let _other = store.root().buffer("other", &Tensor::from_slice(&[0.0f32]));
+        let buffers = store.buffers("net");
+        assert_eq!(buffers.len(), 1);
+        let moved = unmoved(&buffers, || {
+            assign(&mean, &Tensor::from_slice(&[5.0f32, 6.0]));
+            mean.copy()
+        });
+        assert_eq!(moved, Tensor::from_slice(&[5.0f32, 6.0]));
+        assert_eq!(mean, Tensor::from_slice(&[1.0f32, 2.0]));
     }
 
     #[test]

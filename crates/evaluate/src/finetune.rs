@@ -100,13 +100,10 @@ pub struct FinetuneScore {
 /// Test images that pass the network at once.
 const TEST_BATCH: usize = 512;
 
-/// Trains the encoder (in place: its caller saves and restores it) with a new classifier, and scores both on `test`.
-///
-/// Which images are labelled depends on the labels, the fraction and the seed alone, so every method is given the same
-/// ones; smaller fractions are parts of larger ones. The arithmetic is that of [`selfsup_core::precision::with`].
+/// Trains the encoder with a new classifier ([`Classifier::train`]), and scores both on `test`.
 ///
 /// # Errors
-/// If the configuration cannot be used, images and labels do not fit, an image cannot be read, or the loss diverges.
+/// As [`Classifier::train`], and if the test set cannot be used.
 pub fn finetune(
     config: &Finetune,
     network: &Network,
@@ -115,61 +112,114 @@ pub fn finetune(
     classes: usize,
     seed: u64,
 ) -> Result<FinetuneScore> {
-    let Finetune { fraction, epochs, min_steps, batch, warmup, ref recipe, ref optimiser } = *config;
-    ensure!(epochs > 0, "fine-tuning needs at least one epoch");
-    ensure!(batch > 1, "fine-tuning needs batches of two images or more: batch statistics of one do not exist");
-    ensure!(warmup.is_finite() && warmup >= 0.0, "the warm-up of fine-tuning must be 0 or more epochs, not {warmup}");
-    recipe.check()?;
-    train.check("training", classes)?;
     test.check("test", classes)?;
-    let (labelled, _) = stratified(train.labels, fraction, seed, Use::Labelled)?;
-    ensure!(labelled.len() > 1, "fine-tuning needs at least two labelled images: raise the fraction {fraction}");
+    let trained = Classifier::train(config, network, train, classes, seed)?;
+    let Classifier { train_loss, labelled, epochs, steps, .. } = trained;
+    Ok(FinetuneScore { accuracy: trained.accuracy(test)?, train_loss, labelled, epochs, steps })
+}
 
-    let device = network.store.device();
-    let classifier = {
-        let probe = plain(train.samples, &labelled[..1], network.size, network.normalisation)?;
-        let size = no_grad(|| (network.features)(&probe.to_device(device), false)).size();
-        ensure!(size.len() == 2, "fine-tuning needs features of shape [images, dimensions], not {size:?}");
-        Head::new(seed, network.store, size[1], classes)
-    };
-    let mut variables = network.store.trainable();
-    variables.extend(classifier.store.trainable());
-    let mut optimiser_state = Optimiser::new(optimiser, variables)?;
+/// A trained encoder with its classifier.
+pub struct Classifier<'a> {
+    network: &'a Network<'a>,
+    head: Head,
+    train_loss: f64,
+    labelled: usize,
+    epochs: u64,
+    steps: u64,
+}
 
-    // The recipe is for images; sequences are shown as they are.
-    let recipe = if matches!(train.samples.modality(), Modality::Images { .. }) { recipe } else { &Recipe::default() };
-    let recipes = std::slice::from_ref(recipe);
-    let batch = batch.min(labelled.len());
-    let per_epoch = (labelled.len() / batch) as u64;
-    let epochs = epochs.max(min_steps.div_ceil(per_epoch));
-    let steps = epochs * per_epoch;
-    let peak = optimiser.peak(batch);
-    let mut train_loss = f64::NAN;
-    for epoch in 0..epochs {
-        let mut order = labelled.clone();
-        Rng::new(seed, Purpose::Order, epoch, hash_name("finetune"), 0).shuffle(&mut order);
-        let mut total = Tensor::zeros([], (Kind::Double, device));
-        for (step, index) in order.chunks_exact(batch).enumerate() {
-            let at = Progress { step: epoch * per_epoch + step as u64, steps, epoch, epochs };
-            let views = render_views(train.samples, index, recipes, network.size, network.normalisation, seed, epoch)?;
-            let logits = classifier.linear.forward(&(network.features)(&views[0].to_view(device).x, true));
-            let loss = cross_entropy(&logits, &train.labels_of(index).to_device(device));
-            optimiser_state.zero_grad()?;
-            loss.f_backward()?;
-            optimiser_state.step(Schedule::default().rate(peak, warmup, at), peak)?;
-            total += loss.detach().to_kind(Kind::Double);
-        }
-        train_loss = total.double_value(&[]) / per_epoch as f64;
+impl<'a> Classifier<'a> {
+    /// Trains the encoder (in place: its caller saves and restores it) with a new classifier.
+    ///
+    /// Which images are labelled depends on the labels, the fraction and the seed alone, so every method is given the
+    /// same ones; smaller fractions are parts of larger ones. The arithmetic is that of
+    /// [`selfsup_core::precision::with`].
+    ///
+    /// # Errors
+    /// If the configuration cannot be used, images and labels do not fit, an image cannot be read, or the loss diverges.
+    pub fn train(
+        config: &Finetune,
+        network: &'a Network<'a>,
+        train: Labelled,
+        classes: usize,
+        seed: u64,
+    ) -> Result<Classifier<'a>> {
+        let Finetune { fraction, epochs, min_steps, batch, warmup, ref recipe, ref optimiser } = *config;
+        ensure!(epochs > 0, "fine-tuning needs at least one epoch");
+        ensure!(batch > 1, "fine-tuning needs batches of two images or more: batch statistics of one do not exist");
         ensure!(
-            train_loss.is_finite(),
-            "fine-tuning diverged in epoch {} of {epochs} (the mean loss is {train_loss}): lower the rate",
-            epoch + 1
+            warmup.is_finite() && warmup >= 0.0,
+            "the warm-up of fine-tuning must be 0 or more epochs, not {warmup}"
         );
+        recipe.check()?;
+        train.check("training", classes)?;
+        let (labelled, _) = stratified(train.labels, fraction, seed, Use::Labelled)?;
+        ensure!(labelled.len() > 1, "fine-tuning needs at least two labelled images: raise the fraction {fraction}");
+
+        let device = network.store.device();
+        let head = {
+            let probe = plain(train.samples, &labelled[..1], network.size, network.normalisation)?;
+            let size = no_grad(|| (network.features)(&probe.to_device(device), false)).size();
+            ensure!(size.len() == 2, "fine-tuning needs features of shape [images, dimensions], not {size:?}");
+            Head::new(seed, network.store, size[1], classes)
+        };
+        let mut variables = network.store.trainable();
+        variables.extend(head.store.trainable());
+        let mut optimiser_state = Optimiser::new(optimiser, variables)?;
+
+        // The recipe is for images; sequences are shown as they are.
+        let recipe =
+            if matches!(train.samples.modality(), Modality::Images { .. }) { recipe } else { &Recipe::default() };
+        let recipes = std::slice::from_ref(recipe);
+        let batch = batch.min(labelled.len());
+        let per_epoch = (labelled.len() / batch) as u64;
+        let epochs = epochs.max(min_steps.div_ceil(per_epoch));
+        let steps = epochs * per_epoch;
+        let peak = optimiser.peak(batch);
+        let mut train_loss = f64::NAN;
+        for epoch in 0..epochs {
+            let mut order = labelled.clone();
+            Rng::new(seed, Purpose::Order, epoch, hash_name("finetune"), 0).shuffle(&mut order);
+            let mut total = Tensor::zeros([], (Kind::Double, device));
+            for (step, index) in order.chunks_exact(batch).enumerate() {
+                let at = Progress { step: epoch * per_epoch + step as u64, steps, epoch, epochs };
+                let views =
+                    render_views(train.samples, index, recipes, network.size, network.normalisation, seed, epoch)?;
+                let logits = head.linear.forward(&(network.features)(&views[0].to_view(device).x, true));
+                let loss = cross_entropy(&logits, &train.labels_of(index).to_device(device));
+                optimiser_state.zero_grad()?;
+                loss.f_backward()?;
+                optimiser_state.step(Schedule::default().rate(peak, warmup, at), peak)?;
+                total += loss.detach().to_kind(Kind::Double);
+            }
+            train_loss = total.double_value(&[]) / per_epoch as f64;
+            ensure!(
+                train_loss.is_finite(),
+                "fine-tuning diverged in epoch {} of {epochs} (the mean loss is {train_loss}): lower the rate",
+                epoch + 1
+            );
+        }
+        // No gradient of this training may reach the caller's next one.
+        optimiser_state.zero_grad()?;
+        Ok(Classifier { network, head, train_loss, labelled: labelled.len(), epochs, steps })
     }
-    // No gradient of this training may reach the caller's next one.
-    optimiser_state.zero_grad()?;
-    let accuracy = no_grad(|| accuracy(network, &classifier.linear, test))?;
-    Ok(FinetuneScore { accuracy, train_loss, labelled: labelled.len(), epochs, steps })
+
+    /// The class of each image: [B, C, S, S], normalised as the training images were -> `[B]` i64.
+    pub fn classify(&self, x: &Tensor) -> Tensor {
+        no_grad(|| self.head.linear.forward(&(self.network.features)(x, false)).argmax(1, false))
+    }
+
+    fn accuracy(&self, test: Labelled) -> Result<f64> {
+        let Network { size, normalisation, store, .. } = *self.network;
+        let index: Vec<usize> = (0..test.samples.len()).collect();
+        let mut right = 0;
+        for index in index.chunks(TEST_BATCH) {
+            let x = plain(test.samples, index, size, normalisation)?.to_device(store.device());
+            let labels = test.labels_of(index).to_device(store.device());
+            right += self.classify(&x).eq_tensor(&labels).sum(Kind::Int64).int64_value(&[]);
+        }
+        Ok(right as f64 / index.len() as f64)
+    }
 }
 
 /// The classifier on top, in a store of its own: the encoder's stays a method's.
@@ -184,18 +234,6 @@ impl Head {
         let linear = Linear::new(&(store.root() / "finetune" / "classifier"), input, classes as i64, true);
         Head { store, linear }
     }
-}
-
-fn accuracy(network: &Network, classifier: &Linear, test: Labelled) -> Result<f64> {
-    let device = network.store.device();
-    let index: Vec<usize> = (0..test.samples.len()).collect();
-    let mut right = 0;
-    for index in index.chunks(TEST_BATCH) {
-        let x = plain(test.samples, index, network.size, network.normalisation)?.to_device(device);
-        let predicted = classifier.forward(&(network.features)(&x, false)).argmax(1, false);
-        right += predicted.eq_tensor(&test.labels_of(index).to_device(device)).sum(Kind::Int64).int64_value(&[]);
-    }
-    Ok(right as f64 / index.len() as f64)
 }
 
 impl Labelled<'_> {

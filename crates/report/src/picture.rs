@@ -46,7 +46,7 @@ pub struct Grid {
     pub rows: Vec<Vec<Picture>>,
     /// A caption before each row; empty for none.
     pub row_captions: Vec<String>,
-    /// A caption above each column; empty for none.
+    /// A caption below each column, in lines as wide as its pictures; empty for none.
     pub column_captions: Vec<String>,
     /// Pixels drawn for each pixel of a picture, nearest neighbour; 0 counts as 1.
     pub scale: usize,
@@ -54,9 +54,36 @@ pub struct Grid {
     pub padding: usize,
 }
 
-/// The size of captions in pixels, and the height of the line that the captions of columns take.
+/// The size of captions in pixels, and the height of a line of them.
 const TEXT: usize = 13;
-const TEXT_LINE: usize = 20;
+const TEXT_LINE: usize = 17;
+
+fn text_width(text: &str) -> usize {
+    crate::figure::text_width(text, TEXT as f64).ceil() as usize
+}
+
+/// `text` in lines of at most `width` pixels; a word that is wider is cut.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    for word in text.split_whitespace() {
+        let longer = if line.is_empty() { word.to_string() } else { format!("{line} {word}") };
+        if text_width(&longer) <= width {
+            line = longer;
+            continue;
+        }
+        if !line.is_empty() {
+            lines.push(std::mem::take(&mut line));
+        }
+        for c in word.chars() {
+            if !line.is_empty() && text_width(&format!("{line}{c}")) > width {
+                lines.push(std::mem::take(&mut line));
+            }
+            line.push(c);
+        }
+    }
+    lines.push(line);
+    lines
+}
 
 impl Grid {
     /// The grid as PNG bytes, on white.
@@ -82,19 +109,23 @@ impl Grid {
         let scale = self.scale.max(1);
         let height = scale * all().map(|p| p.height).max().unwrap_or(0);
         let width = scale * all().map(|p| p.width).max().unwrap_or(0);
-        let text_width = |t: &String| (crate::figure::text_width(t, TEXT as f64).ceil() as usize).min(320);
-        let left =
-            self.padding + self.row_captions.iter().map(|t| text_width(t) + self.padding.max(6)).max().unwrap_or(0);
-        let top = self.padding + if self.column_captions.is_empty() { 0 } else { TEXT_LINE };
-        let place =
-            |row: usize, column: usize| (left + column * (width + self.padding), top + row * (height + self.padding));
-        // The captions of narrow columns may reach beyond the last picture.
-        let (right, bottom) = place(self.rows.len(), columns);
-        let right = match self.column_captions.last() {
-            Some(text) => right.max(place(0, columns - 1).0 + text_width(text) + self.padding),
-            None => right,
+        let row_width = |t: &String| text_width(t).min(320) + self.padding.max(6);
+        let left = self.padding + self.row_captions.iter().map(row_width).max().unwrap_or(0);
+        let place = |row: usize, column: usize| {
+            (left + column * (width + self.padding), self.padding + row * (height + self.padding))
         };
-        let mut canvas = self.captions(right, bottom, place, height)?;
+        let (right, bottom) = place(self.rows.len(), columns);
+        let below: Vec<Vec<String>> = self.column_captions.iter().map(|text| wrap(text, width)).collect();
+        let mut texts: Vec<(&str, (usize, usize))> = Vec::new();
+        for (row, text) in self.row_captions.iter().enumerate() {
+            texts.push((text, (self.padding, place(row, 0).1 + height / 2)));
+        }
+        for (column, lines) in below.iter().enumerate() {
+            let at = |line: usize| (place(0, column).0, bottom + line * TEXT_LINE + TEXT_LINE / 2);
+            texts.extend(lines.iter().enumerate().map(|(line, text)| (text.as_str(), at(line))));
+        }
+        let lines = below.iter().map(Vec::len).max().unwrap_or(0);
+        let mut canvas = sheet(right, bottom + lines * TEXT_LINE, &texts)?;
         for (r, row) in self.rows.iter().enumerate() {
             for (c, picture) in row.iter().enumerate() {
                 let (x0, y0) = place(r, c);
@@ -112,33 +143,18 @@ impl Grid {
         }
         Ok(canvas)
     }
+}
 
-    /// The white sheet with its captions.
-    fn captions(
-        &self,
-        width: usize,
-        height: usize,
-        place: impl Fn(usize, usize) -> (usize, usize),
-        row_height: usize,
-    ) -> Result<RgbImage> {
-        let limit = 32_768;
-        ensure!(
-            width <= limit && height <= limit,
-            "a picture grid of {width}x{height} pixels is larger than {limit}; show fewer pictures or a smaller scale"
-        );
-        let mut texts = Vec::new();
-        for (row, text) in self.row_captions.iter().enumerate() {
-            texts.push((text.as_str(), (self.padding, place(row, 0).1 + row_height / 2)));
-        }
-        for (column, text) in self.column_captions.iter().enumerate() {
-            texts.push((text.as_str(), (place(0, column).0, self.padding + TEXT_LINE / 2 - 3)));
-        }
-        let svg = crate::figure::sheet((width, height), &texts, TEXT as f64)?;
-        let pixmap = render(&svg, 1.0)?;
-        let rgb = pixmap.pixels().iter().flat_map(|p| [p.red(), p.green(), p.blue()]).collect();
-        RgbImage::from_raw(pixmap.width(), pixmap.height(), rgb)
-            .context("the sheet of a picture grid has the wrong size")
-    }
+/// A white sheet with texts.
+fn sheet(width: usize, height: usize, texts: &[(&str, (usize, usize))]) -> Result<RgbImage> {
+    let limit = 32_768;
+    ensure!(
+        width <= limit && height <= limit,
+        "a picture grid of {width}x{height} pixels is larger than {limit}; show fewer pictures or a smaller scale"
+    );
+    let pixmap = render(&crate::figure::sheet((width, height), texts, TEXT as f64)?, 1.0)?;
+    let rgb = pixmap.pixels().iter().flat_map(|p| [p.red(), p.green(), p.blue()]).collect();
+    RgbImage::from_raw(pixmap.width(), pixmap.height(), rgb).context("the sheet of a picture grid has the wrong size")
 }
 
 #[cfg(test)]
@@ -186,6 +202,28 @@ mod tests {
                 .all(|y| (4..bare.width()).all(|x| bare.get_pixel(x, y) == named.get_pixel(x + shift, y)))
         );
         assert!((0..shift).any(|x| (0..named.height() / 2).any(|y| named.get_pixel(x, y).0[0] < 128)), "no ink");
+    }
+
+    #[test]
+    fn captions_of_columns_stand_below_them_in_lines_of_their_width() {
+        let lines = wrap("negative squared latin capital letter a", 96);
+        assert_eq!(lines.join(" "), "negative squared latin capital letter a");
+        assert!(lines.len() > 2 && lines.iter().all(|line| text_width(line) <= 96), "{lines:?}");
+        let cut = wrap("incomprehensibilities", 60);
+        assert!(cut.len() > 1 && cut.concat() == "incomprehensibilities", "{cut:?}");
+        assert_eq!(wrap("", 60), [""]);
+
+        let rows = vec![vec![picture(8, 8, 3); 2]; 2];
+        let bare = Grid { rows: rows.clone(), scale: 8, padding: 4, ..Grid::default() };
+        let named = Grid { column_captions: vec!["a b".into(), "longer than that".into()], ..bare.clone() };
+        let (bare, named) = (bare.draw().expect("bare"), named.draw().expect("named"));
+        let more = wrap("longer than that", 64).len() * TEXT_LINE;
+        assert_eq!((named.width(), named.height()), (bare.width(), bare.height() + more as u32));
+        assert!((0..bare.height()).all(|y| (0..bare.width()).all(|x| bare.get_pixel(x, y) == named.get_pixel(x, y))));
+        for column in [4..68, 72..136] {
+            let ink = |x: u32| (bare.height()..named.height()).any(|y| named.get_pixel(x, y).0[0] < 128);
+            assert!(column.into_iter().any(ink), "no ink");
+        }
     }
 
     #[test]

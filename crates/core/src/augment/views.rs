@@ -168,6 +168,7 @@ impl Plain<'_> {
 pub struct HostBatch {
     views: Vec<HostView>,
     captions: Option<(Vec<i64>, usize)>,
+    others: Option<Vec<i64>>,
     index: Vec<usize>,
     seed: u64,
     epoch: u64,
@@ -211,16 +212,36 @@ impl HostBatch {
         let captions = samples
             .captions()
             .map(|shape| Ok::<_, anyhow::Error>((captions(samples, &index, shape.length)?, shape.length)));
-        Ok(HostBatch { views, captions: captions.transpose()?, index, seed, epoch })
+        Ok(HostBatch { views, captions: captions.transpose()?, others: None, index, seed, epoch })
+    }
+
+    /// The same with the captions of other samples beside: of each the caption of one that is drawn from all samples by
+    /// (seed, epoch, index) and says something else. Without them where there are no captions, or too few that differ.
+    ///
+    /// # Errors
+    /// If a sample that should have a caption has none.
+    pub fn with_others(self, samples: &dyn Samples) -> Result<HostBatch> {
+        const TRIES: usize = 100;
+        let Some((_, length)) = self.captions else { return Ok(self) };
+        let other = |&index: &usize| {
+            let mut rng = Rng::new(self.seed, Purpose::Sample, self.epoch, index as u64, 1);
+            let mut drawn = (0..TRIES).map(|_| rng.below(samples.len()));
+            drawn.find(|&other| samples.caption(other) != samples.caption(index))
+        };
+        let others: Option<Vec<usize>> = self.index.iter().map(other).collect();
+        let others = others.map(|others| captions(samples, &others, length)).transpose()?;
+        Ok(HostBatch { others, ..self })
     }
 
     /// The same as tensors.
     pub fn to_batch(self, device: Device) -> Batch {
         let rows = self.index.len() as i64;
         let views = self.views.iter().map(|view| view.to_view(device)).collect();
-        let captions =
-            self.captions.map(|(ids, length)| Tensor::from_slice(&ids).view([rows, length as i64]).to_device(device));
-        Batch { captions, ..Batch::new(views, self.index, self.seed, self.epoch) }
+        let (captions, length) = self.captions.unzip();
+        let tensor =
+            |ids: Vec<i64>| Tensor::from_slice(&ids).view([rows, length.unwrap_or(0) as i64]).to_device(device);
+        let (captions, others) = (captions.map(tensor), self.others.map(tensor));
+        Batch { captions, others, ..Batch::new(views, self.index, self.seed, self.epoch) }
     }
 }
 

@@ -3,14 +3,15 @@
 use crate::{DvaeConfig, Reconstruction};
 use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
-use selfsup_core::decoder::{Decoder, factor};
+use selfsup_core::codebook::perplexity;
+use selfsup_core::decoder::{Decoder, PixelError, factor};
 use selfsup_core::encoder::Encoder;
 use selfsup_core::layer::Conv2d;
-use selfsup_core::method::{Batch, Loss, Method, Setup, Tokenizer};
+use selfsup_core::method::{Batch, Loss, Method, Setup, Tokenizer, frozen};
 use selfsup_core::progress::{Progress, cosine};
 use selfsup_core::rng::Purpose;
 use selfsup_core::store::{Init, Role};
-use selfsup_core::{Kind, Tensor, no_grad, precision};
+use selfsup_core::{Kind, Tensor, precision};
 
 /// Pixels are mapped to [eps, 1 - eps], where their logits are finite (appendix A.3).
 const EPS: f64 = 0.1;
@@ -22,6 +23,7 @@ pub struct Dvae {
     /// The vectors of the codes, [K, width].
     codes: Tensor,
     decoder: Decoder,
+    error: PixelError,
     factor: i64,
     channels: i64,
     /// How pixels were normalised, [1, C, 1, 1] each.
@@ -47,6 +49,7 @@ impl Dvae {
             to_logits: Conv2d::new(&(path / "logits"), encoder.dim(), config.codes, 1, 1, 0, true),
             codes: path.variable("codes", &[config.codes, config.width], Role::Weight, Init::Normal(1.0)),
             decoder: Decoder::new(&(path / "decoder"), config.width, config.width, factor, parameters),
+            error: PixelError::new(&setup.normalisation, path.device()),
             factor,
             channels: image.channels,
             mean: row(&setup.normalisation.mean),
@@ -123,17 +126,16 @@ impl Method for Dvae {
         self.encoder.forward(x, train)
     }
 
-    /// Squared errors of normalised pixels, from codes as training samples them in the end (soft) and as the second
-    /// stage gets them (hard).
+    /// Squared errors of pixels over their variance, from the codes as the second stage gets them (hard) and as training
+    /// samples them in the end (soft); `perplexity` is that of a batch.
     fn pretext(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
         let x = &batch.views[0].x;
         let l = self.logits(x, false);
-        let error = |picture: &Tensor| (picture - x).square().mean(None);
-        let soft = self.picture(&self.decode_weights(&self.sample(&l, batch, self.config.end)));
         let codes = l.argmax(1, false);
+        let soft = self.picture(&self.decode_weights(&self.sample(&l, batch, self.config.end)));
         vec![
-            ("reconstruction_error", error(&self.decode(&codes))),
-            ("reconstruction_error_soft", error(&soft)),
+            ("reconstruction_error", self.error.of(x, &self.decode(&codes))),
+            ("reconstruction_error_soft", self.error.of(x, &soft)),
             ("perplexity", perplexity(&codes, self.config.codes)),
         ]
     }
@@ -144,19 +146,20 @@ impl Method for Dvae {
 
     fn pictures(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
         let x = &batch.views[0].x;
-        let reconstruction = no_grad(|| self.decode(&self.encode(x)));
-        vec![("input", x.shallow_clone()), ("reconstruction", reconstruction)]
+        vec![("input", x.shallow_clone()), ("reconstruction", self.decode(&self.encode(x)))]
     }
 }
 
 impl Tokenizer for Dvae {
     fn encode(&self, x: &Tensor) -> Tensor {
-        self.logits(x, false).argmax(1, false)
+        frozen(|| self.logits(x, false).argmax(1, false))
     }
 
     fn decode(&self, codes: &Tensor) -> Tensor {
-        let z = Tensor::embedding(&self.codes, codes, -1, false, false); // [B, h, w, width]
-        self.picture(&self.decoder.forward(&z.permute([0, 3, 1, 2])))
+        frozen(|| {
+            let z = Tensor::embedding(&self.codes, codes, -1, false, false); // [B, h, w, width]
+            self.picture(&self.decoder.forward(&z.permute([0, 3, 1, 2])))
+        })
     }
 
     fn vocabulary(&self) -> i64 {
@@ -195,10 +198,4 @@ pub fn logit_laplace(pixels: &Tensor, mu: &Tensor, log_b: &Tensor) -> Tensor {
     let rest = 1.0 - &m;
     let logit = (&m / &rest).log();
     ((m * rest * 2.0).log() + log_b + (logit - mu).abs() * (-log_b).exp()).mean(None)
-}
-
-/// e to the entropy of the codes' frequencies.
-fn perplexity(codes: &Tensor, k: i64) -> Tensor {
-    let share = codes.flatten(0, -1).bincount(None::<&Tensor>, k).to_kind(Kind::Float) / codes.numel() as f64;
-    (-(&share * share.clamp_min(1e-30).log()).sum(None)).exp()
 }

@@ -158,6 +158,10 @@ impl Method for DallE {
         self.stage().tokenizer()
     }
 
+    fn generate(&self, batch: &Batch) -> Option<Tensor> {
+        self.stage().generate(batch)
+    }
+
     fn pictures(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
         self.stage().pictures(batch)
     }

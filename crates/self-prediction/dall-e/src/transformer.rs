@@ -16,6 +16,8 @@ pub struct Transformer {
     encoder: encoder::Transformer,
     sequence: Sequence,
     first: Rc<dyn Method>,
+    /// Height and width of the codes of an image.
+    grid: i64,
     /// Which tokens may stand at a place, [T + L, V] bool.
     allowed: Tensor,
 }
@@ -100,32 +102,35 @@ impl Method for Transformer {
         y.narrow(1, text.length, image.length).mean_dim([1].as_slice(), false, Kind::Float)
     }
 
-    /// The loss of the codes under the right caption, and under the caption of another image of the batch.
+    /// The loss of the codes under the right caption, and under that of another image.
     fn pretext(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
         let (caption, codes) = self.tokens(batch);
         let (text, image) = self.losses(&caption, &codes);
-        let (_, shuffled) = self.losses(&caption.roll([1], [0]), &codes);
-        vec![("loss_text", text), ("loss_image", image), ("loss_image_shuffled", shuffled)]
+        let mut scores = vec![("loss_text", text), ("loss_image", image)];
+        if let Some(others) = &batch.others {
+            scores.push(("loss_image_shuffled", self.losses(&self.sequence.caption(others), &codes).1));
+        }
+        scores
+    }
+
+    fn generate(&self, batch: &Batch) -> Option<Tensor> {
+        let Sequence { image, .. } = self.sequence;
+        let u = batch.uniform(Purpose::Generate, image.length as usize);
+        let codes = no_grad(|| self.draw(&self.caption(batch), &u));
+        Some(self.codebook().decode(&codes.view([-1, self.grid, self.grid])))
     }
 
     fn pictures(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
-        no_grad(|| {
-            let (x, codebook) = (&batch.views[0].x, self.codebook());
-            let codes = codebook.encode(x);
-            let u = batch.uniform(Purpose::Generate, self.sequence.image.length as usize);
-            let generated = self.generate(&self.caption(batch), &u).view_as(&codes);
-            vec![
-                ("input", x.shallow_clone()),
-                ("reconstruction", codebook.decode(&codes)),
-                ("from the caption", codebook.decode(&generated)),
-            ]
-        })
+        let (x, codebook) = (&batch.views[0].x, self.codebook());
+        let mut rows = vec![("input", x.shallow_clone()), ("reconstruction", codebook.decode(&codebook.encode(x)))];
+        rows.extend(self.generate(batch).map(|x| ("from the caption", x)));
+        rows
     }
 }
 
 impl Transformer {
     pub(crate) fn new(config: TransformerConfig, setup: &Setup) -> Result<Transformer> {
-        let _image = setup.image()?;
+        let size = setup.image()?.size;
         let first = setup.tokenizer.clone().context(
             "dall-e with stage = \"transformer\" predicts the codes of a first stage: give one, such as \
              tokenizer=dall-e/cpu-dvae",
@@ -133,7 +138,7 @@ impl Transformer {
         let text = setup
             .captions
             .context("dall-e with stage = \"transformer\" needs captioned images: choose data=emoji-mini")?;
-        let EncoderConfig::Transformer { size, causal: true } = setup.encoder else {
+        let EncoderConfig::Transformer { size: width, causal: true } = setup.encoder else {
             bail!(
                 "dall-e with stage = \"transformer\" needs a causal transformer, but the encoder is {}: choose one, \
                  such as encoder=transformer-micro-causal",
@@ -145,9 +150,10 @@ impl Transformer {
         let path = &setup.path / "encoder";
         let allowed = sequence.allowed().to_device(path.device());
         Ok(Transformer {
-            encoder: encoder::Transformer::new(&path, tokens, size, true),
+            encoder: encoder::Transformer::new(&path, tokens, width, true),
             config,
             sequence,
+            grid: first.tokenizer().map_or(0, |codebook| codebook.grid(size)),
             first,
             allowed,
         })
@@ -159,7 +165,7 @@ impl Transformer {
 
     /// [B, C, S, S] -> [B, L].
     fn codes(&self, x: &Tensor) -> Tensor {
-        no_grad(|| self.codebook().encode(x).flatten(1, 2))
+        self.codebook().encode(x).flatten(1, 2)
     }
 
     /// A batch's captions as ids, [B, T], and codes, [B, L].
@@ -195,7 +201,7 @@ impl Transformer {
     }
 
     /// Codes for captions, ids [B, T], one after the other, each by its uniform number u [B, L]: [B, L].
-    pub fn generate(&self, caption: &Tensor, u: &Tensor) -> Tensor {
+    pub fn draw(&self, caption: &Tensor, u: &Tensor) -> Tensor {
         let Sequence { text, image } = self.sequence;
         let none = Tensor::zeros([caption.size()[0], 0], (Kind::Int64, caption.device()));
         let (mut cache, mut ids) = (Cache::default(), self.sequence.join(caption, &none));

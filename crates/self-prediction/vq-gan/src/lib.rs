@@ -30,13 +30,13 @@ use networks::{Decoder, Discriminator, DiscriminatorConfig, Perceptual};
 use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::Plain;
 use selfsup_core::check::{at_least_one, not_negative};
-use selfsup_core::codebook::{Codebook, CodebookConfig, Quantised, Update, perplexity};
+use selfsup_core::codebook::{Codebook, CodebookConfig, Update, perplexity};
 use selfsup_core::decoder::{PixelError, factor, sharpness};
 use selfsup_core::encoder::Encoder;
 use selfsup_core::layer::Conv2d;
-use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, Tokenizer};
+use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, Tokenizer, frozen};
 use selfsup_core::progress::Progress;
-use selfsup_core::{Kind, Tensor, no_grad, precision};
+use selfsup_core::{Kind, Tensor, precision};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,6 +70,8 @@ impl Default for Config {
 pub struct VqGan {
     config: Config,
     encoder: Box<dyn Encoder>,
+    /// The encoder's running statistics, where it has any.
+    statistics: Vec<Tensor>,
     /// 1 x 1, to the codes' width.
     project: Conv2d,
     codebook: Codebook,
@@ -100,7 +102,13 @@ impl Method for VqGan {
             l_d = hinge(&d.forward(x), &d.forward(&y.detach()));
             total = total + self.config.discriminator.weight * &lambda * &g + &l_d;
         }
-        self.record(Loss::new(total), q, [rec, g, lambda, l_d])
+        Loss::new(total)
+            .with("reconstruction", rec)
+            .with("commitment", q.commitment)
+            .with("generator", g)
+            .with("lambda", lambda)
+            .with("discriminator", l_d)
+            .with("perplexity", perplexity(&q.indices, self.codebook.len()))
     }
 
     /// The authors cut squares from images; here they are resized to one.
@@ -113,7 +121,7 @@ impl Method for VqGan {
     }
 
     fn before_epoch(&mut self, at: Progress, images: &Plain) -> Result<Vec<String>> {
-        self.codebook.start(at, images, |x| self.map(x, false))
+        self.codebook.start(at, images, &self.statistics, |x| self.map(x, true))
     }
 
     fn after_step(&mut self, _at: Progress) {
@@ -144,11 +152,11 @@ impl Method for VqGan {
 
 impl Tokenizer for VqGan {
     fn encode(&self, x: &Tensor) -> Tensor {
-        no_grad(|| self.codebook.encode(&self.map(x, false)))
+        frozen(|| self.codebook.encode(&self.map(x, false)))
     }
 
     fn decode(&self, codes: &Tensor) -> Tensor {
-        no_grad(|| self.decoder.forward(&self.codebook.decode(codes)))
+        frozen(|| self.decoder.forward(&self.codebook.decode(codes)))
     }
 
     fn vocabulary(&self) -> i64 {
@@ -180,13 +188,12 @@ impl Define for VqGan {
         let (image, path) = (setup.image()?, &setup.path);
         let encoder = setup.build_encoder(&(path / "encoder"))?;
         let factor = factor(&*encoder, image, path.device())?;
-        let (hidden, disc) = (config.hidden, &config.discriminator);
+        let (hidden, disc, width) = (config.hidden, &config.discriminator, config.codebook.width);
         ensure!(
             hidden % factor == 0,
             "hidden is {hidden}; expected a multiple of {factor}, since the decoder halves its width as often as the \
              picture doubles"
         );
-        let width = config.codebook.width;
         let std = Tensor::from_slice(&setup.normalisation.std).to_kind(Kind::Float) * 2.0;
         Ok(VqGan {
             project: Conv2d::new(&(path / "project"), encoder.dim(), width, 1, 1, 0, true),
@@ -197,6 +204,7 @@ impl Define for VqGan {
             error: PixelError::new(&setup.normalisation, path.device()),
             scale: std.view([1, -1, 1, 1]).to_device(path.device()),
             factor,
+            statistics: path.store().buffers((path / "encoder").name()),
             encoder,
             config,
         })
@@ -226,15 +234,6 @@ impl VqGan {
         }
         let norm = |loss: &Tensor| Tensor::run_backward(&[loss], &[self.decoder.last_layer()], true, false)[0].norm();
         adaptive_weight(&norm(rec), &norm(g))
-    }
-
-    fn record(&self, loss: Loss, q: Quantised, [rec, g, lambda, l_d]: [Tensor; 4]) -> Loss {
-        loss.with("reconstruction", rec)
-            .with("commitment", q.commitment)
-            .with("generator", g)
-            .with("lambda", lambda)
-            .with("discriminator", l_d)
-            .with("perplexity", perplexity(&q.indices, self.codebook.len()))
     }
 }
 

@@ -32,9 +32,9 @@ use selfsup_core::codebook::{Codebook, CodebookConfig, perplexity};
 use selfsup_core::decoder::{self, Decoder, PixelError, sharpness};
 use selfsup_core::encoder::Encoder;
 use selfsup_core::layer::Conv2d;
-use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, Tokenizer};
+use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, Tokenizer, frozen};
 use selfsup_core::progress::Progress;
-use selfsup_core::{Kind, Tensor, no_grad, precision};
+use selfsup_core::{Kind, Tensor, precision};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,6 +57,8 @@ impl Default for Config {
 pub struct VqVae {
     config: Config,
     encoder: Box<dyn Encoder>,
+    /// The encoder's running statistics, where it has any.
+    statistics: Vec<Tensor>,
     /// 1 x 1, to the codes' width.
     project: Conv2d,
     codebook: Codebook,
@@ -92,7 +94,10 @@ impl Method for VqVae {
     }
 
     fn before_epoch(&mut self, at: Progress, images: &Plain) -> Result<Vec<String>> {
-        if self.config.quantised { self.codebook.start(at, images, |x| self.map(x, false)) } else { Ok(Vec::new()) }
+        if !self.config.quantised {
+            return Ok(Vec::new());
+        }
+        self.codebook.start(at, images, &self.statistics, |x| self.map(x, true))
     }
 
     fn after_step(&mut self, _at: Progress) {
@@ -104,12 +109,10 @@ impl Method for VqVae {
     /// `sharpness` (of the reconstructions, over that of the images) and `perplexity` are those of a batch.
     fn pretext(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
         let x = &batch.views[0].x;
-        let y = self.reconstruct(x);
+        let (codes, y) = self.reconstruct(x);
         let mut scores =
             vec![("reconstruction_error", self.error.of(x, &y)), ("sharpness", sharpness(&y) / sharpness(x))];
-        if self.config.quantised {
-            scores.push(("perplexity", perplexity(&self.encode(x), self.codebook.len())));
-        }
+        scores.extend(codes.map(|codes| ("perplexity", perplexity(&codes, self.codebook.len()))));
         scores
     }
 
@@ -119,17 +122,17 @@ impl Method for VqVae {
 
     fn pictures(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
         let x = &batch.views[0].x;
-        vec![("input", x.shallow_clone()), ("reconstruction", self.reconstruct(x))]
+        vec![("input", x.shallow_clone()), ("reconstruction", self.reconstruct(x).1)]
     }
 }
 
 impl Tokenizer for VqVae {
     fn encode(&self, x: &Tensor) -> Tensor {
-        no_grad(|| self.codebook.encode(&self.map(x, false)))
+        frozen(|| self.codebook.encode(&self.map(x, false)))
     }
 
     fn decode(&self, codes: &Tensor) -> Tensor {
-        no_grad(|| self.decoder.forward(&self.codebook.decode(codes)))
+        frozen(|| self.decoder.forward(&self.codebook.decode(codes)))
     }
 
     fn vocabulary(&self) -> i64 {
@@ -156,7 +159,8 @@ impl Define for VqVae {
 
     fn new(config: Config, setup: &Setup) -> Result<VqVae> {
         let image = setup.image()?;
-        let encoder = setup.build_encoder(&(&setup.path / "encoder"))?;
+        let path = &setup.path / "encoder";
+        let encoder = setup.build_encoder(&path)?;
         let factor = decoder::factor(&*encoder, image, setup.path.device())?;
         let width = config.codebook.width;
         Ok(VqVae {
@@ -165,6 +169,7 @@ impl Define for VqVae {
             decoder: Decoder::new(&(&setup.path / "decoder"), width, config.hidden, factor, image.channels),
             error: PixelError::new(&setup.normalisation, setup.path.device()),
             factor,
+            statistics: path.store().buffers(path.name()),
             encoder,
             config,
         })
@@ -178,13 +183,14 @@ impl VqVae {
         precision::network(x.device(), || self.project.forward(&map)).to_kind(Kind::Float)
     }
 
-    /// From the codes themselves: [B, C, S, S] -> [B, C, S, S].
-    fn reconstruct(&self, x: &Tensor) -> Tensor {
-        no_grad(|| {
-            let z = self.map(x, false);
-            let z = if self.config.quantised { self.codebook.decode(&self.codebook.encode(&z)) } else { z };
-            self.decoder.forward(&z)
-        })
+    /// The codes, where there are any, and what they give back: [B, C, S, S] -> [B, h, w], [B, C, S, S].
+    fn reconstruct(&self, x: &Tensor) -> (Option<Tensor>, Tensor) {
+        if self.config.quantised {
+            let codes = self.encode(x);
+            let y = self.decode(&codes);
+            return (Some(codes), y);
+        }
+        (None, frozen(|| self.decoder.forward(&self.map(x, false))))
     }
 }
 

@@ -115,3 +115,27 @@ fn captions_come_with_their_images() {
     let none = HostBatch::render(&tokens(&[4]), vec![0], &[Recipe::default()], 4, &bare(0), 0, 0).expect("a batch");
     assert!(none.to_batch(Device::Cpu).captions.is_none());
 }
+
+#[test]
+fn the_caption_of_another_says_something_else_in_any_batch() {
+    let samples = Captioned((0..40).map(|i| vec![i % 4, 5]).collect());
+    let others = |index: Vec<usize>, seed| {
+        let batch = HostBatch::plain(&samples, index, 2, &bare(1), seed, 7).expect("a batch");
+        let batch = batch.with_others(&samples).expect("others").to_batch(Device::Cpu);
+        (ids(&batch.captions.expect("captions")), ids(&batch.others.expect("others")))
+    };
+    let (own, all) = others((0..40).collect(), 0);
+    assert!(own.iter().zip(&all).all(|(own, other)| own != other && other[1] == 5));
+    // All that differ occur, and what is drawn for a sample depends on nothing beside it: also in a batch of one.
+    let of_first: std::collections::BTreeSet<i64> = (0..40).step_by(4).map(|i| all[i][0]).collect();
+    assert_eq!(of_first.into_iter().collect::<Vec<_>>(), [1, 2, 3]);
+    for alone in [0, 17, 39] {
+        assert_eq!(others(vec![alone], 0).1, [all[alone].clone()]);
+    }
+    assert_ne!(others((0..40).collect(), 1).1, all);
+    // Where all say the same, there is nothing to hold them against; training asks for nothing.
+    let same = Captioned(vec![vec![1]; 5]);
+    let batch = |samples| HostBatch::plain(samples, vec![0, 1], 2, &bare(1), 0, 0).expect("a batch");
+    assert!(batch(&same).with_others(&same).expect("none").to_batch(Device::Cpu).others.is_none());
+    assert!(batch(&samples).to_batch(Device::Cpu).others.is_none());
+}
