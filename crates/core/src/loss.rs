@@ -61,6 +61,21 @@ pub fn info_nce_debiased(positive: &Tensor, negatives: &Tensor, temperature: f64
     ((e_p + g).log() + shift - p).mean(None)
 }
 
+/// v(z) of VICReg (Bardes et al. 2021, equations 1 and 2): how far each column's standard deviation falls short of 1, the mean over columns. 1e-4 stands below the root,
+/// whose slope at 0 is infinite.
+pub fn variance(z: &Tensor) -> Tensor {
+    let missing: Tensor = 1.0 - (z.var_dim([0].as_slice(), true, false) + 1e-4).sqrt();
+    missing.relu().mean(None)
+}
+
+/// c(z) of VICReg (equations 3 and 4): the sum over ordered pairs of columns of their squared covariance, divided by d.
+pub fn covariance(z: &Tensor) -> Tensor {
+    let (n, d) = (z.size()[0] as f64, z.size()[1] as f64);
+    let z = z - z.mean_dim([0].as_slice(), true, None);
+    let c = (z.tr() / (n - 1.0)).matmul(&z).fill_diagonal_(0.0, false); // [d, d]
+    c.square().sum(None) / d
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,8 @@
 //!     z_a, z_b = (z - mean(z)) / std(z) over the batch, each view by itself
 //!     C = z_a^T z_b / N                                          [D, D]
 //!     L = sum_i (1 - C_ii)^2 + lambda sum_i sum_{j != i} C_ij^2  (equation 1)
+//! with a temperature t (table 5):
+//!     L = -log sum_i e^(C_ii / t) + lambda log sum_i sum_{j != i} e^(max(C_ij, 0) / t)
 //! ```
 //!
 //! Where this departs from the paper:
@@ -19,14 +21,18 @@
 //!    `encoder = "resnet50-zero"`.
 //! 4. For `normalise = "feature"` the paper prints no equation; here each row gets mean 0 and variance 1, so that the
 //!    identity is still within reach of C.
+//! 5. For table 6 the predictor stands behind the first view and the gradient stops at the second; how deep and wide the
+//!    paper's predictor is, is not known here: this one has one hidden layer of the projector's width. Neither is the
+//!    value of table 5's temperature.
 
 use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one, not_negative};
-use selfsup_core::head::{MlpStyle, Network, widths};
+use selfsup_core::head::{Mlp, MlpStyle, Network, widths};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
+use selfsup_core::store::Path;
 use selfsup_core::{Kind, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +57,14 @@ pub struct Config {
     pub invariance: bool,
     /// Whether the rest of C counts (table 5).
     pub redundancy: bool,
+    /// t of the cross-entropy over the entries of C (table 5); 0: their squares, as in the paper.
+    pub temperature: f64,
+    /// Whether a predictor stands behind the first view's projector (table 6).
+    pub predictor: bool,
+    /// Whether the second view's embedding is a constant to the gradient (table 6).
+    pub stop_gradient: bool,
+    /// Whether both views pass through one network; otherwise each has its own (VICReg's table 5).
+    pub shared: bool,
 }
 
 /// How embeddings become comparable (table 5).
@@ -77,6 +91,10 @@ impl Default for Config {
             normalise: Normalise::Batch,
             invariance: true,
             redundancy: true,
+            temperature: 0.0,
+            predictor: false,
+            stop_gradient: false,
+            shared: true,
         }
     }
 }
@@ -84,12 +102,22 @@ impl Default for Config {
 pub struct BarlowTwins {
     config: Config,
     network: Network,
+    predictor: Option<Mlp>,
+    /// The second view's, if it is another.
+    second: Option<Network>,
 }
 
 impl Method for BarlowTwins {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let [z_a, z_b] = [0, 1].map(|view| self.network.project(&batch.views[view].x, true)); // [N, D]
-        let (on, off) = parts(&cross_correlation(&z_a, &z_b, self.config.normalise));
+        let mut z_a = self.network.project(&batch.views[0].x, true); // [N, D]
+        let mut z_b = self.second.as_ref().unwrap_or(&self.network).project(&batch.views[1].x, true);
+        if let Some(predictor) = &self.predictor {
+            z_a = predictor.forward(&z_a, true);
+        }
+        if self.config.stop_gradient {
+            z_b = z_b.detach();
+        }
+        let (on, off) = parts(&cross_correlation(&z_a, &z_b, self.config.normalise), self.config.temperature);
         let total = weigh(&on, &off, &self.config) * self.config.scale;
         Loss::new(total).with("on_diagonal", on).with("off_diagonal", off)
     }
@@ -103,6 +131,7 @@ impl Method for BarlowTwins {
         self.network.encoder.forward(x, train)
     }
 
+    /// Of the first network, without its predictor.
     fn embedding(&self, x: &Tensor) -> Option<Tensor> {
         Some(self.network.project(x, false))
     }
@@ -122,16 +151,25 @@ impl Define for BarlowTwins {
         at_least_one("hidden", config.hidden)?;
         at_least_one("output", config.output)?;
         at_least_one("layers", config.layers as i64)?;
+        not_negative("temperature", config.temperature)?;
+        ensure!(
+            config.temperature == 0.0 || config.output > 1,
+            "output is 1; expected at least 2 with `temperature`, which has a term for the rest of C"
+        );
         let Config { invariance, redundancy, .. } = config;
         ensure!(invariance | redundancy, "invariance and redundancy are both false; expected one of them at least");
         Ok(())
     }
 
     fn new(config: Config, setup: &Setup) -> Result<BarlowTwins> {
-        let Config { hidden, output, layers, norm, .. } = config;
+        let Config { hidden, output, layers, norm, predictor, shared, .. } = config;
+        let path = &setup.path;
         let style = MlpStyle { norm, hidden_bias: !norm, last_bias: false };
-        let network = Network::new(&setup.path, setup, &widths(layers, hidden, output), style)?;
-        Ok(BarlowTwins { config, network })
+        let build = |path: &Path| Network::new(path, setup, &widths(layers, hidden, output), style);
+        let network = build(path)?;
+        let second = (!shared).then(|| build(&(path / "second"))).transpose()?;
+        let predictor = predictor.then(|| Mlp::new(&(path / "predictor"), &[output, hidden, output], style));
+        Ok(BarlowTwins { config, network, predictor, second })
     }
 
     const INPUTS: &'static [&'static str] = &["a", "b"];
@@ -146,7 +184,7 @@ impl Define for BarlowTwins {
 
 /// The loss of two views' embeddings, [N, D] each (equation 1).
 pub fn barlow_twins(a: &Tensor, b: &Tensor, config: &Config) -> Tensor {
-    let (on, off) = parts(&cross_correlation(a, b, config.normalise));
+    let (on, off) = parts(&cross_correlation(a, b, config.normalise), config.temperature);
     weigh(&on, &off, config)
 }
 
@@ -176,12 +214,17 @@ fn normalise(z: &Tensor, how: Normalise) -> Tensor {
     }
 }
 
-/// sum_i (1 - C_ii)^2 and sum_i sum_{j != i} C_ij^2.
-fn parts(c: &Tensor) -> (Tensor, Tensor) {
-    let d = c.size()[0];
-    let missing: Tensor = 1.0 - c.diagonal(0, 0, 1);
+/// What the diagonal and what the rest of C costs: sum_i (1 - C_ii)^2 and sum_i sum_{j != i} C_ij^2, or the two
+/// logarithms with a temperature.
+fn parts(c: &Tensor, temperature: f64) -> (Tensor, Tensor) {
+    let (d, diagonal) = (c.size()[0], c.diagonal(0, 0, 1));
     // Read in rows of D + 1 without its last entry, C has its diagonal in the first column: a view, no mask.
     let rest = c.reshape([-1]).narrow(0, 0, d * d - 1).view([d - 1, d + 1]).narrow(1, 1, d);
+    if temperature > 0.0 {
+        let pooled = |x: Tensor| (x / temperature).reshape([-1]).logsumexp([0].as_slice(), false);
+        return (-pooled(diagonal), pooled(rest.relu()));
+    }
+    let missing: Tensor = 1.0 - diagonal;
     (missing.square().sum(None), rest.square().sum(None))
 }
 

@@ -54,6 +54,56 @@ fn the_switches_have_pytorchs_loss_and_gradients_too() {
 }
 
 #[test]
+fn the_cross_entropy_over_the_entries_of_c_is_pytorchs() {
+    #[rustfmt::skip]
+    let golden = [
+    (3, 2, 0.172334323401, [[-1.305422531389e-01, 3.400445370706e-01, 5.173826733086e-02, 5.127846780669e-01], [2.731661347296e-02, -5.464421310075e-01, 2.883295376112e-02, 7.335525933633e-01]]),
+    (8, 5, -3.9223811183, [[-1.634757730039e-01, -5.942197651109e-02, -3.309527051716e-03, 6.019682887534e-01], [7.010016930484e-02, -6.638013023785e-02, 1.391494819977e-01, 6.628558089978e-01]]),
+    (32, 16, -4.04024788152, [[-2.364196445420e-02, 2.469318915234e-02, -1.425428370132e-02, 5.099887024536e-01], [-1.688175576856e-04, -2.001164172316e-02, 2.517591417455e-02, 5.351730820540e-01]]),
+    ];
+    for ((n, d, loss, gradients), (lambda, temperature)) in golden.into_iter().zip([(1.0, 0.5), (0.5, 0.2), (1.0, 0.1)])
+    {
+        let (a, b) = (leaf(0.2, n, d), leaf(0.9, n, d));
+        let config = Config { lambda, temperature, ..Config::default() };
+        against_golden(&barlow_twins(&a, &b, &config), [&a, &b], loss, gradients);
+    }
+    // C = I: -log(D e^(1 / t)) + log(D (D - 1)).
+    let basis = Tensor::eye(3, (Kind::Double, Device::Cpu));
+    let (on, off) = parts(&basis, 0.5);
+    close(number(&on), -2.0 - 3f64.ln());
+    close(number(&off), 6f64.ln());
+}
+
+/// Table 6, and VICReg's table 5: what is switched on is there, trained where a gradient reaches it, and no more.
+#[test]
+fn branches_may_differ() {
+    for (predictor, stop_gradient, shared) in
+        [(true, false, true), (false, true, true), (true, true, true), (false, false, false)]
+    {
+        let store = Store::new(0, Device::Cpu);
+        let mut method = setup(&store, Config { predictor, stop_gradient, shared, ..small() });
+        let batch = batch(4);
+        let loss = method.loss(&batch, AT);
+        let z = |network: &Network, view: usize| network.project(&batch.views[view].x, true);
+        let z_a = z(&method.network, 0);
+        let z_a = method.predictor.as_ref().map_or(z_a.shallow_clone(), |h| h.forward(&z_a, true));
+        let z_b = z(method.second.as_ref().unwrap_or(&method.network), 1);
+        let expected = number(&barlow_twins(&z_a, &z_b, &small()));
+        // The same f32 operations: batch statistics, which no running ones enter.
+        assert!((number(&loss.total) / expected - 1.0).abs() < 1e-5, "{predictor} {stop_gradient} {shared}");
+        loss.total.backward();
+        assert!(store.trainable().iter().all(|v| number(&v.tensor.grad().norm()) > 0.0));
+        assert_eq!(store.below("predictor").is_empty(), !predictor);
+        assert_eq!(store.below("second").is_empty(), shared);
+        // Through the first view alone, or through both: the gradient of the encoder says which.
+        let first = store.below("encoder").remove(0).tensor;
+        let (whole, z_b) = (first.grad().copy(), if stop_gradient { z_b.detach() } else { z_b });
+        let own = Tensor::run_backward(&[barlow_twins(&z_a, &z_b, &small())], &[&first], false, false).remove(0);
+        assert!(number(&(&whole - &own).norm()) < 1e-4 * number(&whole.norm()), "{predictor} {stop_gradient} {shared}");
+    }
+}
+
+#[test]
 fn the_two_parts_add_up_and_the_command_knows_lambda() {
     let (a, b) = (leaf(0.2, 8, 5), leaf(0.9, 8, 5));
     let loss =
@@ -79,7 +129,7 @@ fn with_features_normalised_the_scale_of_a_row_does_not_matter_and_that_of_a_col
 fn the_fixed_input_gives_the_reference_values() {
     let (a, b) = fixed();
     close6(plain(&a, &b), 4.500187);
-    let (on, off) = parts(&cross_correlation(&a, &b, Normalise::Batch));
+    let (on, off) = parts(&cross_correlation(&a, &b, Normalise::Batch), 0.0);
     close6(number(&on), 4.495006);
     close6(number(&off), 1.015983);
     let single = plain(&a.to_kind(Kind::Float), &b.to_kind(Kind::Float));
@@ -121,7 +171,7 @@ fn swapping_permuting_and_affine_maps_change_nothing() {
 
 #[test]
 fn one_dimension_has_no_redundancy() {
-    let (on, off) = parts(&cross_correlation(&leaf(0.2, 8, 1), &leaf(0.9, 8, 1), Normalise::Batch));
+    let (on, off) = parts(&cross_correlation(&leaf(0.2, 8, 1), &leaf(0.9, 8, 1), Normalise::Batch), 0.0);
     assert!(number(&on) > 0.0 && number(&off) == 0.0);
 }
 
@@ -180,6 +230,8 @@ fn the_projector_is_as_deep_as_asked_and_unusable_numbers_are_refused() {
     for (config, start) in [
         (Config { lambda: -1.0, ..small() }, "lambda is"),
         (Config { scale: 0.0, ..small() }, "scale is"),
+        (Config { temperature: -1.0, ..small() }, "temperature is"),
+        (Config { temperature: 0.1, output: 1, ..small() }, "output is 1; expected at least 2"),
         (Config { output: 0, ..small() }, "output is"),
         (Config { layers: 0, ..small() }, "layers is"),
         (Config { invariance: false, redundancy: false, ..small() }, "invariance and redundancy are both false"),

@@ -32,6 +32,15 @@ def loss(a, b, weight, over=0, invariance=1.0):
     return invariance * ((1 - c[eye]) ** 2).sum() + weight * (c[~eye] ** 2).sum()
 
 
+def crossed(a, b, weight, temperature):
+    """The cross-entropy over the entries of C."""
+    a, b = [(z - z.mean(0)) / (z.var(0, unbiased=False) + 1e-5).sqrt() for z in (a, b)]
+    c = torch.einsum("ni,nj->ij", a, b) / len(a)
+    eye = torch.eye(c.shape[0], dtype=torch.bool)
+    on, off = (c[eye] / temperature).exp().sum().log(), (c[~eye].clamp(min=0) / temperature).exp().sum().log()
+    return -on + weight * off
+
+
 for n, d in [(3, 2), (8, 5), (32, 16)]:
     a, b = matrix(0.2, n, d), matrix(0.9, n, d)
     ours, theirs = loss(a, b, 0.0051), BarlowTwinsLoss(lambda_param=0.0051)(a, b)
@@ -51,6 +60,11 @@ for name, n, d, switches in [
     print(name)
     a, b = matrix(0.2, n, d), matrix(0.9, n, d)
     show(n, d, loss(a, b, **switches), a, b)
+
+print("temperature")
+for n, d, weight, temperature in [(3, 2, 1.0, 0.5), (8, 5, 0.5, 0.2), (32, 16, 1.0, 0.1)]:
+    a, b = matrix(0.2, n, d), matrix(0.9, n, d)
+    show(n, d, crossed(a, b, weight, temperature), a, b)
 
 m = torch.arange(12, dtype=torch.float64).view(4, 3)
 fixed = torch.sin(m + 1), torch.cos(2 * m + 1)

@@ -18,15 +18,19 @@
 //! 2. The variance is unbiased, as in the authors' code.
 //! 3. The two views have BYOL's two tables, as in the authors' code; the paper's appendix prints one table for both.
 //! 4. Layers start with PyTorch's values.
+//! 5. With `normalise = "row"` rows get the length sqrt(d), so that standard deviations of 1 are within reach.
 
 use anyhow::{Result, ensure};
 use selfsup_core::Tensor;
 use selfsup_core::augment::Recipe;
 use selfsup_core::check::{at_least_one, not_negative};
 use selfsup_core::head::{MlpStyle, Network, widths};
+use selfsup_core::loss::{covariance, variance};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
+use selfsup_core::store::Path;
+use selfsup_core::tensor::normalise;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,23 +48,51 @@ pub struct Config {
     pub output: i64,
     /// Linear layers of the expander (section 4.2).
     pub layers: usize,
+    /// What becomes of embeddings before the loss (the appendix).
+    pub normalise: Normalise,
+    /// Whether both views pass through one network; otherwise each has its own (table 5).
+    pub shared: bool,
+}
+
+/// How embeddings are normalised before the loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Normalise {
+    /// Not at all, as in the paper.
+    Off,
+    /// Each dimension over the batch: mean 0 and variance 1.
+    Batch,
+    /// Each row to a length of sqrt(d), so that standard deviations of 1 are within reach.
+    Row,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { invariance: 25.0, variance: 25.0, covariance: 1.0, hidden: 8192, output: 8192, layers: 3 }
+        Config {
+            invariance: 25.0,
+            variance: 25.0,
+            covariance: 1.0,
+            hidden: 8192,
+            output: 8192,
+            layers: 3,
+            normalise: Normalise::Off,
+            shared: true,
+        }
     }
 }
 
 pub struct VicReg {
     config: Config,
     network: Network,
+    /// The second view's, if it is another.
+    second: Option<Network>,
 }
 
 impl Method for VicReg {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let [z, z_] = [0, 1].map(|view| self.network.project(&batch.views[view].x, true)); // [n, d]
-        let (s, v, c) = terms(&z, &z_);
+        let z = self.network.project(&batch.views[0].x, true); // [n, d]
+        let z_ = self.second.as_ref().unwrap_or(&self.network).project(&batch.views[1].x, true);
+        let (s, v, c) = terms(&self.config.normalised(&z), &self.config.normalised(&z_));
         let total = self.config.weigh(&s, &v, &c);
         Loss::new(total).with("invariance", s).with("variance", v).with("covariance", c)
     }
@@ -74,6 +106,7 @@ impl Method for VicReg {
         self.network.encoder.forward(x, train)
     }
 
+    /// Of the first network.
     fn embedding(&self, x: &Tensor) -> Option<Tensor> {
         Some(self.network.project(x, false))
     }
@@ -101,8 +134,10 @@ impl Define for VicReg {
     fn new(config: Config, setup: &Setup) -> Result<VicReg> {
         let Config { hidden, output, layers, .. } = config;
         let style = MlpStyle { norm: true, hidden_bias: true, last_bias: false };
-        let network = Network::new(&setup.path, setup, &widths(layers, hidden, output), style)?;
-        Ok(VicReg { config, network })
+        let build = |path: &Path| Network::new(path, setup, &widths(layers, hidden, output), style);
+        let network = build(&setup.path)?;
+        let second = (!config.shared).then(|| build(&(&setup.path / "second"))).transpose()?;
+        Ok(VicReg { config, network, second })
     }
 
     const INPUTS: &'static [&'static str] = &["a", "b"];
@@ -115,15 +150,26 @@ impl Define for VicReg {
 }
 
 impl Config {
+    /// z as the loss takes it, [n, d].
+    fn normalised(&self, z: &Tensor) -> Tensor {
+        let no = None::<&Tensor>;
+        match self.normalise {
+            Normalise::Off => z.shallow_clone(),
+            Normalise::Batch => z.batch_norm(no, no, no, no, true, 0.0, 1e-5, false),
+            Normalise::Row => normalise(z) * (z.size()[1] as f64).sqrt(),
+        }
+    }
+
     /// lambda s + mu v + nu c.
     fn weigh(&self, s: &Tensor, v: &Tensor, c: &Tensor) -> Tensor {
         self.invariance * s + self.variance * v + self.covariance * c
     }
 }
 
-/// The loss of two views' embeddings, [n, d] each, two rows at least; of the configuration it reads the three weights.
+/// The loss of two views' embeddings, [n, d] each, two rows at least; of the configuration it reads the three weights and
+/// `normalise`.
 pub fn vicreg(z: &Tensor, z_: &Tensor, config: &Config) -> Tensor {
-    let (s, v, c) = terms(z, z_);
+    let (s, v, c) = terms(&config.normalised(z), &config.normalised(z_));
     config.weigh(&s, &v, &c)
 }
 
@@ -131,21 +177,6 @@ pub fn vicreg(z: &Tensor, z_: &Tensor, config: &Config) -> Tensor {
 fn terms(z: &Tensor, z_: &Tensor) -> (Tensor, Tensor, Tensor) {
     let v = (variance(z) + variance(z_)) / 2.0;
     ((z - z_).square().mean(None), v, covariance(z) + covariance(z_))
-}
-
-/// v(z): how far each column's standard deviation falls short of 1, the mean over columns. 1e-4 stands below the root,
-/// whose slope at 0 is infinite.
-fn variance(z: &Tensor) -> Tensor {
-    let missing: Tensor = 1.0 - (z.var_dim([0].as_slice(), true, false) + 1e-4).sqrt();
-    missing.relu().mean(None)
-}
-
-/// c(z): the sum over ordered pairs of columns of their squared covariance, divided by d.
-fn covariance(z: &Tensor) -> Tensor {
-    let (n, d) = (z.size()[0] as f64, z.size()[1] as f64);
-    let z = z - z.mean_dim([0].as_slice(), true, None);
-    let c = (z.tr() / (n - 1.0)).matmul(&z).fill_diagonal_(0.0, false); // [d, d]
-    c.square().sum(None) / d
 }
 
 #[cfg(test)]

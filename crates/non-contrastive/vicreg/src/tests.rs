@@ -2,11 +2,12 @@
 
 use super::*;
 use selfsup_core::golden::{AT, against_golden, batch, close, fixed, given, leaf, matrix, number, setup};
-use selfsup_core::store::Store;
+use selfsup_core::store::{Role, Store};
 use selfsup_core::{Device, Kind};
 
 const fn weights(invariance: f64, variance: f64, covariance: f64) -> Config {
-    Config { invariance, variance, covariance, hidden: 32, output: 16, layers: 3 }
+    let (normalise, shared) = (Normalise::Off, true);
+    Config { invariance, variance, covariance, hidden: 32, output: 16, layers: 3, normalise, shared }
 }
 
 /// The default weights.
@@ -23,6 +24,23 @@ fn loss_and_gradients_are_those_of_lightly() {
     for ((n, d, loss, gradients), config) in golden.into_iter().zip([OFFICIAL, OFFICIAL, weights(1.0, 2.0, 30.0)]) {
         let (a, b) = (leaf(0.2, n, d), leaf(0.9, n, d));
         against_golden(&vicreg(&a, &b, &config), [&a, &b], loss, gradients);
+    }
+}
+
+#[test]
+fn normalised_embeddings_have_lightlys_loss_and_gradients_too() {
+    #[rustfmt::skip]
+    let golden = [
+    (Normalise::Batch, 3, 2, 13.8507608145, [[-1.312850286297e+01, 8.630960407715e-01, 5.204038070371e+00, 1.624080064296e+01], [1.050798136275e+01, -1.245035661263e+00, 1.111215630399e+01, 2.653483452999e+01]]),
+    (Normalise::Batch, 8, 5, 10.9199291384, [[-1.753825301948e+00, -1.208003937783e-01, 5.029154766213e-02, 6.312476010971e+00], [1.040692777331e+00, -1.802252899268e+00, 3.627077172299e-01, 7.950516186191e+00]]),
+    (Normalise::Batch, 32, 16, 12.9572872492, [[-1.396803661603e-01, 3.771196376730e-02, -8.407770156650e-02, 2.115748538806e+00], [7.123246586231e-02, -1.041086224435e-01, 1.702305429572e-01, 2.180508633557e+00]]),
+    (Normalise::Row, 3, 2, 14.2514638487, [[-7.460487868946e+00, 1.485892312476e+00, 7.964177334488e+00, 1.567646448858e+01], [5.947885752837e+00, -5.762720704230e+00, 1.580606170458e+01, 8.764720892083e+01]]),
+    (Normalise::Row, 8, 5, 12.5391307531, [[-2.277307229115e+00, -1.224248521062e+00, -8.109824720866e-01, 6.168335670196e+00], [2.185230540019e+00, -1.170612698685e+00, 2.339857906089e+00, 8.288273396313e+00]]),
+    (Normalise::Row, 32, 16, 13.6126555381, [[-1.173346085336e-01, -2.270059155727e-02, -5.506911629538e-02, 2.144757657089e+00], [5.518607611286e-02, -4.966898326312e-02, 1.328052957342e-01, 2.199961963654e+00]]),
+    ];
+    for (normalise, n, d, loss, gradients) in golden {
+        let (a, b) = (leaf(0.2, n, d), leaf(0.9, n, d));
+        against_golden(&vicreg(&a, &b, &Config { normalise, ..OFFICIAL }), [&a, &b], loss, gradients);
     }
 }
 
@@ -130,6 +148,42 @@ fn the_loss_is_that_of_two_forwards_and_trains_everything() {
     assert_eq!(method.features(&batch.views[0].x, false).size(), [4, 128]);
     assert_eq!(method.embedding(&batch.views[0].x).expect("an embedding").size(), [4, 16]);
     assert_eq!(method.views().len(), 2);
+}
+
+/// Table 5: two networks, of which evaluation sees the first; both are trained.
+#[test]
+fn branches_need_not_share_their_network() {
+    let store = Store::new(0, Device::Cpu);
+    let config = Config { shared: false, ..OFFICIAL };
+    let mut method = VicReg::new(config.clone(), &setup(&store, "convnet-tiny", 8)).expect("a method");
+    let batch = batch(4);
+    let total = method.loss(&batch, AT).total;
+    let second = method.second.as_ref().expect("a second network");
+    let (z, z_) = (method.network.project(&batch.views[0].x, true), second.project(&batch.views[1].x, true));
+    // As above: 7 digits of a loss of about 20.
+    assert!((number(&total) - number(&vicreg(&z, &z_, &config))).abs() < 1e-4);
+    assert_ne!(z, second.project(&batch.views[0].x, true), "they start apart");
+    total.backward();
+    for encoder in ["encoder", "second.encoder"] {
+        let trained = store.below(encoder).into_iter().filter(|v| v.role != Role::Buffer);
+        assert!(trained.map(|v| number(&v.tensor.grad().norm())).all(|norm| norm > 0.0), "{encoder}");
+    }
+    let (x, z) = (&batch.views[0].x, method.embedding(&batch.views[0].x).expect("an embedding"));
+    assert_eq!(z, method.network.project(x, false));
+}
+
+#[test]
+fn the_expander_is_as_deep_as_asked() {
+    for layers in [1, 2, 3, 4] {
+        let store = Store::new(0, Device::Cpu);
+        VicReg::new(Config { layers, ..OFFICIAL }, &setup(&store, "convnet-tiny", 8)).expect("a method");
+        let shapes: Vec<_> =
+            store.below("projector").iter().map(|v| v.tensor.size()).filter(|s| s.len() == 2).collect();
+        let mut expected = vec![vec![32, 32]; layers];
+        expected[0][1] = 128;
+        expected[layers - 1][0] = 16;
+        assert_eq!(shapes, expected);
+    }
 }
 
 #[test]

@@ -25,6 +25,14 @@ for n, d, weights in [(2, 3, (25, 25, 1)), (8, 5, (25, 25, 1)), (32, 16, (1, 2, 
     lightly = VICRegLoss(lambda_param=weights[0], mu_param=weights[1], nu_param=weights[2], eps=1e-4)
     show(n, d, lightly(a, b), a, b)
 
+print("normalised over the batch, and by row")
+over_batch = lambda z: (z - z.mean(0)) / (z.var(0, unbiased=False) + 1e-5).sqrt()
+by_row = lambda z: z / z.norm(dim=1, keepdim=True) * z.shape[1] ** 0.5
+for normalise in (over_batch, by_row):
+    for n, d in [(3, 2), (8, 5), (32, 16)]:
+        a, b = matrix(0.2, n, d), matrix(0.9, n, d)
+        show(n, d, VICRegLoss(eps=1e-4)(normalise(a), normalise(b)), a, b)
+
 
 def terms(a, b):
     """Written from the equations, pair of columns by pair of columns."""
