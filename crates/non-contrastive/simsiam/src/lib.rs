@@ -14,82 +14,23 @@
 //! 1. The rate changes by step, not by epoch as in the authors' code.
 //! 2. A layer of a head has a bias where no norm follows it, so the heads without norms (`norm`) have biases. The paper
 //!    does not say.
-//! 3. The last layer of the projector has no bias. The authors' code has one that is never trained; the norm behind it
+//! 3. VICReg's terms, which its table 4 adds, are weighted as in its own loss, on projections as they are.
+//! 4. The last layer of the projector has no bias. The authors' code has one that is never trained; the norm behind it
 //!    takes it out.
 
 use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
-use selfsup_core::check::at_least_one;
+use selfsup_core::check::{at_least_one, not_negative};
 use selfsup_core::head::{Mlp, MlpStyle, Network, widths};
+use selfsup_core::loss::{covariance, variance};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
 use selfsup_core::tensor::normalise;
 use selfsup_core::{Kind, Tensor, no_grad};
-use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Linear layers of the projector: 3 (section 3), 2 for CIFAR-10 (appendix D).
-    pub layers: usize,
-    /// Width of the projector's hidden layers (the authors' code: as wide as the encoder's features).
-    pub hidden: i64,
-    /// D, the width of z and p (section 3).
-    pub output: i64,
-    /// Hidden width of the predictor, a bottleneck (section 3).
-    pub predictor_hidden: i64,
-    /// h (section 4.2).
-    pub predictor: Predictor,
-    /// Whether the predictor's rate stays at its peak (section 4.2, table 1).
-    pub fixed_rate: bool,
-    /// Whether z is a constant to the gradient (section 4.1).
-    pub stop_gradient: bool,
-    /// Where the heads have BatchNorm (section 4.4).
-    pub norm: Norm,
-    /// Whether both halves of equation 4 are used; otherwise L = D(p_1, z_2) (section 4.6).
-    pub symmetric: bool,
-}
-
-/// The rows of table 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Predictor {
-    /// Linear, BatchNorm, ReLU, linear.
-    Mlp,
-    /// The identity: p = z.
-    None,
-    /// The MLP as it is drawn at the start.
-    Fixed,
-}
-
-/// The first three rows of table 3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Norm {
-    /// Nowhere.
-    None,
-    /// Behind the hidden layers of both heads.
-    Hidden,
-    /// There, and without weight and bias behind the projector's last layer.
-    Default,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            layers: 3,
-            hidden: 2048,
-            output: 2048,
-            predictor_hidden: 512,
-            predictor: Predictor::Mlp,
-            fixed_rate: true,
-            stop_gradient: true,
-            norm: Norm::Default,
-            symmetric: true,
-        }
-    }
-}
+mod config;
+pub use config::{Config, Norm, Predictor, Similarity};
 
 pub struct SimSiam {
     config: Config,
@@ -99,15 +40,16 @@ pub struct SimSiam {
 
 impl Method for SimSiam {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let [z_1, z_2] = [0, 1].map(|view| self.network.project(&batch.views[view].x, true)); // [B, D]
-        let (p_1, p_2) = (self.predict(&z_1), self.predict(&z_2)); // [B, D]
-        let std = no_grad(|| (spread(&z_1) + spread(&z_2)) / 2.0);
-        Loss::new(negative_cosine([&p_1, &p_2], [&z_1, &z_2], &self.config)).with("std", std)
+        let z: Vec<Tensor> = batch.views.iter().map(|view| self.network.project(&view.x, true)).collect(); // [B, D]
+        let p: Vec<Tensor> = z.iter().map(|z| self.predict(z)).collect(); // [B, D]
+        let of_pair = |(p, z): (&[Tensor], &[Tensor])| siamese([&p[0], &p[1]], [&z[0], &z[1]], &self.config);
+        let std = no_grad(|| mean(z.iter().map(spread)));
+        Loss::new(mean(p.chunks(2).zip(z.chunks(2)).map(of_pair))).with("std", std)
     }
 
     /// Section 3, baseline settings: MoCo v2's table.
     fn views(&self) -> Vec<Recipe> {
-        vec![Recipe::moco_v2(); 2]
+        vec![Recipe::moco_v2(); 2 * self.config.pairs]
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
@@ -131,16 +73,24 @@ impl Define for SimSiam {
         at_least_one("layers", config.layers as i64)?;
         at_least_one("hidden", config.hidden)?;
         at_least_one("output", config.output)?;
-        at_least_one("predictor_hidden", config.predictor_hidden)
+        at_least_one("predictor_hidden", config.predictor_hidden)?;
+        at_least_one("pairs", config.pairs as i64)?;
+        not_negative("variance", config.variance)?;
+        not_negative("covariance", config.covariance)
     }
 
     fn new(config: Config, setup: &Setup) -> Result<SimSiam> {
-        let Config { layers, hidden, output, predictor_hidden, norm, .. } = config;
-        let path = &setup.path;
+        let Config { layers, hidden, output, predictor_hidden, norm, pairs, .. } = config;
+        let (path, views) = (&setup.path, setup.views.len());
+        let expected = 2 * pairs;
+        ensure!(
+            views == 0 || views == expected,
+            "there are {views} tables of `views`; expected {expected}: two a pair"
+        );
         let style = |last_bias| MlpStyle { norm: norm != Norm::None, hidden_bias: norm == Norm::None, last_bias };
         let widths = widths(layers, hidden, output);
         let network = match norm {
-            Norm::Default => Network::with_final_norm(path, setup, &widths, style(false))?,
+            Norm::Default | Norm::All => Network::with_final_norm(path, setup, &widths, style(false))?,
             Norm::None | Norm::Hidden => Network::new(path, setup, &widths, style(true))?,
         };
         let place = path / "predictor";
@@ -149,7 +99,11 @@ impl Define for SimSiam {
             Predictor::Fixed => Some(place.frozen()),
             Predictor::Mlp => Some(if config.fixed_rate { place.fixed_rate() } else { place }),
         };
-        let predictor = place.map(|place| Mlp::new(&place, &[output, predictor_hidden, output], style(true)));
+        let widths = [output, predictor_hidden, output];
+        let predictor = place.map(|place| match norm {
+            Norm::All => Mlp::with_final_norm(&place, &widths, style(false)),
+            _ => Mlp::new(&place, &widths, style(true)),
+        });
         Ok(SimSiam { config, network, predictor })
     }
 
@@ -159,6 +113,8 @@ impl Define for SimSiam {
     /// prediction stands for it: the predictor is the identity.
     fn objective(config: &Config, given: &Given) -> Result<Tensor> {
         let (a, b) = given.pair()?;
+        let several = a.size()[0] >= 2 || config.variance + config.covariance == 0.0;
+        ensure!(several, "`a` and `b` have one row; expected at least 2 with `variance` or `covariance`");
         let target = |name, prediction| -> Result<&Tensor> {
             if given.optional(name).is_none() {
                 return Ok(prediction);
@@ -168,7 +124,7 @@ impl Define for SimSiam {
             ensure!(own == other, "`{name}` has {own} rows; expected {other}, as many as there are predictions");
             Ok(z)
         };
-        Ok(negative_cosine([a, b], [target("target_a", a)?, target("target_b", b)?], config))
+        Ok(siamese([a, b], [target("target_a", a)?, target("target_b", b)?], config))
     }
 }
 
@@ -179,13 +135,26 @@ impl SimSiam {
     }
 }
 
-/// L of two views' predictions and projections, [B, D] each (equation 4), in [-1, 1].
-pub fn negative_cosine(p: [&Tensor; 2], z: [&Tensor; 2], config: &Config) -> Tensor {
+/// L of two views' predictions and projections, [B, D] each (equation 4): with cosines in [-1, 1].
+pub fn siamese(p: [&Tensor; 2], z: [&Tensor; 2], config: &Config) -> Tensor {
     let d = |p: &Tensor, z: &Tensor| {
         let z = if config.stop_gradient { z.detach() } else { z.shallow_clone() };
-        -(normalise(p) * normalise(&z)).sum_dim_intlist([-1].as_slice(), false, None).mean(None)
+        let alike = match config.similarity {
+            Similarity::Cosine => normalise(p) * normalise(&z),
+            Similarity::CrossEntropy => p.log_softmax(-1, None) * z.softmax(-1, None),
+        };
+        -alike.sum_dim_intlist([-1].as_slice(), false, None).mean(None)
     };
-    if config.symmetric { d(p[0], z[1]) / 2.0 + d(p[1], z[0]) / 2.0 } else { d(p[0], z[1]) }
+    let l = if config.symmetric { d(p[0], z[1]) / 2.0 + d(p[1], z[0]) / 2.0 } else { d(p[0], z[1]) };
+    if config.variance + config.covariance == 0.0 {
+        return l;
+    }
+    let (v, c) = ((variance(z[0]) + variance(z[1])) / 2.0, covariance(z[0]) + covariance(z[1]));
+    l + config.variance * v + config.covariance * c
+}
+
+fn mean(of: impl Iterator<Item = Tensor>) -> Tensor {
+    Tensor::stack(&of.collect::<Vec<_>>(), 0).mean(None)
 }
 
 /// The standard deviation of each column of z / |z| over the batch, the mean over columns, times sqrt(D): about 1 if

@@ -4,7 +4,7 @@
 """
 
 import torch
-from lightly.loss import NegativeCosineSimilarity
+from lightly.loss import NegativeCosineSimilarity, VICRegLoss
 
 
 def matrix(phase, n, d):
@@ -27,6 +27,18 @@ for n, d in [(2, 3), (8, 5), (32, 16)]:
     show(n, d, loss, *p)
     # Without the stop-gradient all four have a gradient.
     show(n, d, (distance(p[0], z[1]) + distance(p[1], z[0])) / 2, *p, *z)
+
+print("cross-entropy")
+for n, d in [(2, 3), (8, 5), (32, 16)]:
+    p, z = [matrix(x, n, d) for x in (0.2, 0.9)], [matrix(x, n, d) for x in (0.4, 0.6)]
+    distance_ = lambda p, z: torch.nn.functional.cross_entropy(p, z.softmax(1))
+    show(n, d, (distance_(p[0], z[1].detach()) + distance_(p[1], z[0].detach())) / 2, *p)
+
+print("variance 3, covariance 0.5")
+for n, d in [(2, 3), (8, 5), (32, 16)]:
+    p, z = [matrix(x, n, d) for x in (0.2, 0.9)], [matrix(x, n, d) for x in (0.4, 0.6)]
+    loss = (distance(p[0], z[1].detach()) + distance(p[1], z[0].detach())) / 2
+    show(n, d, loss + VICRegLoss(lambda_param=0, mu_param=3, nu_param=0.5, eps=1e-4)(*z), *p, *z)
 
 m = torch.arange(12, dtype=torch.float64).view(4, 3)
 fixed = torch.sin(m + 1), torch.cos(2 * m + 1)
