@@ -19,12 +19,12 @@
 //! 3. The projector's hidden layers have a BatchNorm, which the authors' code has and the paper's equation has not
 //!    (`norm = false`: none); that code's other norm, on the output, is left out.
 //! 4. Linear layers start with PyTorch's values, not with a standard deviation of 0.01, as in every method here.
-//! 5. `negatives` (fewer of them) and `debias` are not the paper's; the defaults are.
+//! 5. `negatives` (fewer of them), `debias`, `predictor` and `stop_gradient` are not the paper's; the defaults are.
 
 use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one};
-use selfsup_core::head::{MlpStyle, Network, widths};
+use selfsup_core::head::{Mlp, MlpStyle, Network, widths};
 use selfsup_core::loss::{info_nce, info_nce_debiased};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
@@ -53,6 +53,11 @@ pub struct Config {
     pub negatives: usize,
     /// tau+, the share of negatives that belong to a row's own class (Chuang et al. 2020, arXiv 2007.00224); 0: NT-Xent.
     pub debias: f64,
+    /// The hidden width of a predictor behind one side of every pair, as SimSiam adds it (arXiv 2011.10566, section 6.2);
+    /// 0: none.
+    pub predictor: i64,
+    /// Whether the other side is a constant to the gradient (the same).
+    pub stop_gradient: bool,
 }
 
 impl Default for Config {
@@ -66,6 +71,8 @@ impl Default for Config {
             normalise: true,
             negatives: 0,
             debias: 0.0,
+            predictor: 0,
+            stop_gradient: false,
         }
     }
 }
@@ -73,13 +80,14 @@ impl Default for Config {
 pub struct SimClr {
     config: Config,
     network: Network,
+    predictor: Option<Mlp>,
 }
 
 impl Method for SimClr {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
         let x = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0); // [2N, C, S, S]
         let z = self.network.project(&x, true); // [2N, D]
-        let (positive, mut negatives) = pairs(&similarities(&z, self.config.normalise)); // [2N], [2N, 2N - 2]
+        let (positive, mut negatives) = pairs(&self.similarities(&z)); // [2N], [2N, 2N - 2]
         if self.config.negatives > 0 {
             negatives = negatives.gather(-1, &chosen(batch, self.config.negatives), false); // [2N, negatives]
         }
@@ -114,6 +122,7 @@ impl Define for SimClr {
         above_zero("temperature", config.temperature)?;
         at_least_one("hidden", config.hidden)?;
         at_least_one("output", config.output)?;
+        ensure!(config.predictor >= 0, "predictor is {}; expected a width, or 0 for none", config.predictor);
         ensure!((0.0..1.0).contains(&debias), "debias is {debias}; expected a number from 0 to below 1");
         ensure!(
             normalise || debias == 0.0,
@@ -126,7 +135,12 @@ impl Define for SimClr {
         let Config { layers, hidden, output, norm, .. } = config;
         let style = MlpStyle { norm, hidden_bias: !norm, last_bias: !norm };
         let network = Network::new(&setup.path, setup, &widths(layers, hidden, output), style)?;
-        Ok(SimClr { config, network })
+        let predictor = (config.predictor > 0).then(|| {
+            let dim = if layers > 0 { output } else { network.encoder.dim() };
+            let style = MlpStyle { norm: true, hidden_bias: false, last_bias: true };
+            Mlp::new(&(&setup.path / "predictor"), &[dim, config.predictor, dim], style)
+        });
+        Ok(SimClr { config, network, predictor })
     }
 
     const INPUTS: &'static [&'static str] = &["a", "b"];
@@ -136,7 +150,12 @@ impl Define for SimClr {
         ensure!(a.size()[0] >= 2, "`a` and `b` have one row; expected at least 2, since negatives are other rows");
         let n = config.negatives;
         ensure!(n == 0, "negatives is {n}; expected 0: which ones are chosen depends on the images of a run");
-        let (positive, negatives) = pairs(&similarities(&Tensor::cat(&[a, b], 0), config.normalise));
+        ensure!(
+            config.predictor == 0 && !config.stop_gradient,
+            "predictor or stop_gradient is on; expected neither: embeddings alone have no prediction"
+        );
+        let z = config.rows(&Tensor::cat(&[a, b], 0));
+        let (positive, negatives) = pairs(&z.matmul(&z.tr()));
         Ok(nt_xent(&positive, &negatives, config))
     }
 }
@@ -150,10 +169,21 @@ pub fn nt_xent(positive: &Tensor, negatives: &Tensor, config: &Config) -> Tensor
     }
 }
 
-/// s_ij of all pairs of rows, [2N, D] -> [2N, 2N]: cosines, or dot products.
-pub fn similarities(z: &Tensor, normalise: bool) -> Tensor {
-    let z = if normalise { tensor::normalise(z) } else { z.shallow_clone() };
-    z.matmul(&z.tr())
+impl SimClr {
+    /// s_ij of all pairs of rows, [2N, D] -> [2N, 2N]; of predictions with projections, where there is a predictor.
+    fn similarities(&self, z: &Tensor) -> Tensor {
+        let rows = self.config.rows(z);
+        let p = self.predictor.as_ref().map(|h| self.config.rows(&h.forward(z, true)));
+        let targets = if self.config.stop_gradient { rows.detach() } else { rows.shallow_clone() };
+        p.unwrap_or(rows).matmul(&targets.tr())
+    }
+}
+
+impl Config {
+    /// Rows whose inner products are cosines, or dot products.
+    fn rows(&self, z: &Tensor) -> Tensor {
+        if self.normalise { tensor::normalise(z) } else { z.shallow_clone() }
+    }
 }
 
 /// The entries of [2N, 2N] at each row's positive (the same image's other view, N rows away), `[2N]`, and at its

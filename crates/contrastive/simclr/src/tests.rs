@@ -255,6 +255,32 @@ fn dot_products_are_not_scale_free_and_cosines_are() {
     close(number(&between(&u, &v, &dots)), number(&between(&a, &b, &at(10.0))));
 }
 
+/// SimSiam, section 6.2: p on one side of each pair, z on the other, and where the gradient goes.
+#[test]
+fn a_predictor_and_a_stopped_gradient_are_on_one_side_of_every_pair() {
+    for (predictor, stop_gradient) in [(16, false), (16, true), (0, true)] {
+        for layers in [0, 2] {
+            let store = Store::new(0, Device::Cpu);
+            let mut method = setup_with(&store, Config { predictor, stop_gradient, layers, ..small() });
+            let batch = batch(4);
+            let total = method.loss(&batch, AT).total;
+            let z = method.network.project(&Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0), true);
+            let p = method.predictor.as_ref().map_or(z.shallow_clone(), |h| h.forward(&z, true));
+            let targets = if stop_gradient { z.detach() } else { z.shallow_clone() };
+            let (positive, negatives) = pairs(&tensor::normalise(&p).matmul(&tensor::normalise(&targets).tr()));
+            let expected = nt_xent(&positive, &negatives, &small());
+            // The same operations in f32, in whatever order threads add.
+            assert!((number(&total) - number(&expected)).abs() < 1e-5);
+            total.backward();
+            assert!(store.trainable().iter().all(|v| number(&v.tensor.grad().norm()) > 0.0));
+            assert_eq!(store.below("predictor").is_empty(), predictor == 0);
+            let first = store.below("encoder").remove(0).tensor;
+            let own = Tensor::run_backward(&[expected], &[&first], false, false).remove(0);
+            assert!(number(&(first.grad() - &own).norm()) < 1e-4 * number(&own.norm()), "{predictor} {stop_gradient}");
+        }
+    }
+}
+
 #[test]
 fn unusable_numbers_are_refused() {
     let refused = |config: &Config| SimClr::check(config).expect_err("a refusal").to_string();
@@ -266,6 +292,7 @@ fn unusable_numbers_are_refused() {
     }
     assert!(refused(&Config { debias: 0.1, normalise: false, ..small() }).contains("cosines"));
     assert!(refused(&Config { hidden: 0, ..small() }).starts_with("hidden is 0"));
+    assert!(refused(&Config { predictor: -1, ..small() }).starts_with("predictor is -1"));
     assert!(refused(&Config { output: 0, ..small() }).starts_with("output is 0"));
     let x = matrix(0.2, 3, 2);
     let of = |config: Config, x: &Tensor| {
@@ -273,6 +300,7 @@ fn unusable_numbers_are_refused() {
     };
     let refused = of(Config { negatives: 2, ..small() }, &x);
     assert!(refused.starts_with("negatives is 2"), "{refused}");
+    assert!(of(Config { stop_gradient: true, ..small() }, &x).starts_with("predictor or stop_gradient is on"));
     let refused = of(small(), &x.narrow(0, 0, 1));
     assert!(refused.starts_with("`a` and `b` have one row"), "{refused}");
 }

@@ -6,6 +6,7 @@
 //!     z = f(t(x_k)), f(t'(x_k)), rows of length 1                2N anchors a, each with one positive p, its other view
 //!     d(i, j) = |z_i - z_j|^2                                    = 2 - 2 z_i . z_j
 //!     l(a, n) = max(0, d(a, p) - d(a, n) + alpha)                (equation 3), n: a view of another image
+//!     or, SimCLR's NT-Logistic:  -log sigma(z_a . z_p / t) - log sigma(-z_a . z_n / t)
 //!     negatives of an anchor:                                    (section 3.2)
 //!         batch-all     all 2N - 2
 //!         semi-hard     the nearest n with d(a, p) < d(a, n) < d(a, p) + alpha
@@ -44,6 +45,10 @@ pub struct Config {
     pub mining: Mining,
     /// What the loss is a mean over.
     pub average: Average,
+    /// What a triplet costs: FaceNet's hinge, or the logistic loss that SimCLR compares it with (its tables 2 and 4).
+    pub loss: Form,
+    /// t of the logistic loss; SimCLR searched for it, its value is not known here.
+    pub temperature: f64,
     /// The projector's hidden width (SimCLR, section 4.2); 0 makes the projector linear.
     pub hidden: i64,
     /// The width of z (section 3).
@@ -74,9 +79,18 @@ pub enum Average {
     All,
 }
 
+/// What a triplet costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    Margin,
+    Logistic,
+}
+
 impl Default for Config {
     fn default() -> Config {
-        Config { margin: 0.2, mining: Mining::SemiHard, average: Average::Positive, hidden: 2048, output: 128 }
+        let (mining, average, loss) = (Mining::SemiHard, Average::Positive, Form::Margin);
+        Config { margin: 0.2, mining, average, loss, temperature: 0.5, hidden: 2048, output: 128 }
     }
 }
 
@@ -118,6 +132,7 @@ impl Define for Triplet {
 
     fn check(config: &Config) -> Result<()> {
         above_zero("margin", config.margin)?;
+        above_zero("temperature", config.temperature)?;
         ensure!(config.hidden >= 0, "hidden is {}; expected a width, or 0 for a linear projector", config.hidden);
         at_least_one("output", config.output)
     }
@@ -175,7 +190,15 @@ pub fn triplets(z: &Tensor, draw: Option<&Tensor>, config: &Config) -> (Tensor, 
             only(&(&n + n.ge_tensor(&(image + rows / 2)).to_kind(Kind::Int64)), rows)
         }
     };
-    let l = (positive - d + config.margin).relu() * chosen.to_kind(z.kind()); // [2N, 2N]
+    let l = match config.loss {
+        Form::Margin => (positive - d + config.margin).relu(),
+        // A cosine is 1 - d / 2.
+        Form::Logistic => {
+            let cosine: Tensor = 1.0 - d / 2.0;
+            ((positive / 2.0 - 1.0) / config.temperature).softplus() + (cosine / config.temperature).softplus()
+        }
+    };
+    let l = l * chosen.to_kind(z.kind()); // [2N, 2N]
     let possible = if config.mining == Mining::BatchAll { rows * (rows - 2) } else { rows } as f64;
     let active = l.detach().gt(0.0).sum(z.kind());
     let mean = match config.average {

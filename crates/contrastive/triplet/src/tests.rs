@@ -57,6 +57,32 @@ fn losses_and_gradients_are_those_of_a_naive_loop() {
     }
 }
 
+#[test]
+fn the_logistic_losses_and_gradients_are_those_of_a_naive_loop_too() {
+    #[rustfmt::skip]
+    let golden = [
+    (Mining::BatchAll, Average::All, 3, 3, 1.5481261588, 1.0, [[-2.568968302349e-01, 7.533585180979e-02, 3.119917327195e-02, 4.560826010009e-01], [-9.297178023760e-02, -1.239770204663e-01, 3.316530659708e-01, 5.022809657015e-01]]),
+    (Mining::BatchAll, Average::All, 8, 5, 1.31318038031, 1.0, [[-3.628889342617e-02, -8.086067704280e-03, -3.921929396059e-03, 8.719757583834e-02], [-2.016787277561e-02, -2.840513991744e-02, 2.651256335516e-02, 1.306472928136e-01]]),
+    (Mining::BatchAll, Average::All, 32, 16, 1.16896893234, 1.0, [[-3.273745485258e-03, -8.318114232080e-05, -7.252992733795e-04, 9.716208641634e-02], [6.154001294472e-04, -2.882648050986e-03, 4.808579117370e-03, 1.001827177761e-01]]),
+    (Mining::SemiHard, Average::Positive, 3, 3, 1.29382689723, 0.833333333333, [[-3.207987753545e-01, 1.351157408993e-01, 9.193537912631e-02, 4.890593593094e-01], [-9.153856357660e-02, -1.149873893638e-01, 3.206834545135e-01, 5.025161772983e-01]]),
+    (Mining::SemiHard, Average::Positive, 8, 5, 1.38597102937, 0.5625, [[-6.741817954412e-02, -2.353825907268e-02, -3.744418485906e-02, 1.485870170160e-01], [-6.427119911875e-02, -1.518090973575e-02, 5.834616136812e-02, 2.213714879475e-01]]),
+    (Mining::SemiHard, Average::Positive, 32, 16, 1.70645112073, 0.96875, [[-1.506497446206e-02, 9.692429942561e-03, 8.659219082764e-03, 2.038160240536e-01], [7.242435769070e-03, -1.285390303852e-02, 1.334331767855e-02, 1.819970784085e-01]]),
+    ];
+    for (mining, average, n, d, expected, share, gradients) in golden {
+        let (margin, temperature) =
+            [(1.0, 0.5), (0.2, 1.0), (0.2, 0.2)][[3, 8, 32].iter().position(|&m| m == n).expect("n")];
+        let (a, b) = (leaf(0.2, n, d), leaf(1.5, n, d));
+        let config = Config { margin, temperature, loss: Form::Logistic, ..config(mining, average) };
+        let (loss, active) = loss(&a, &b, &config);
+        close(number(&active), share);
+        against_golden(&loss, [&a, &b], expected, gradients);
+    }
+    // Equal rows: every cosine is 1, -log sigma(1) - log sigma(-1) = log(1 + 1/e) + log(1 + e).
+    let same = Tensor::ones([6, 4], (Kind::Double, Device::Cpu));
+    let config = Config { temperature: 1.0, loss: Form::Logistic, ..config(Mining::BatchAll, Average::All) };
+    close(number(&triplets(&same, None, &config).0), (-1f64).exp().ln_1p() + 1f64.exp().ln_1p());
+}
+
 /// The unit vectors of methods with a single other image: a = (1, 0), p = (0.6, 0.8) and that image's views.
 fn plane(other: [f64; 4]) -> Tensor {
     let [x, y, u, v] = other;
@@ -190,6 +216,8 @@ fn unusable_numbers_and_inputs_are_refused() {
         let refused = Triplet::check(&Config { margin, ..Config::default() });
         assert!(refused.expect_err("a refusal").to_string().starts_with("margin is"));
     }
+    let refused = Triplet::check(&Config { temperature: 0.0, ..Config::default() });
+    assert!(refused.expect_err("a refusal").to_string().starts_with("temperature is 0"));
     let refusal = |config: &Config, n| {
         let x = leaf(0.2, n, 3);
         Triplet::objective(config, &given(&[("a", &x), ("b", &x)])).expect_err("a refusal").to_string()

@@ -20,7 +20,11 @@ def show(n, d, loss, active, *inputs):
     print(f"({n}, {d}, {loss.item():.12}, {active:.12}, [{numbers}]),")
 
 
-def triplets(a, b, margin, mining, average):
+def log_sigmoid(x):
+    return -torch.log1p(torch.exp(-x))
+
+
+def triplets(a, b, margin, mining, average, temperature=None):
     """a, b: [N, D]. The draw of random mining for anchor i of view v is (0.37 (v N + i) + 0.11) mod 1."""
     n = len(a)
     z = [row / row.norm() for row in torch.cat([a, b])]
@@ -40,7 +44,11 @@ def triplets(a, b, margin, mining, average):
         else:
             chosen = [distances[int((0.37 * i + 0.11) % 1.0 * len(others))]]
         possible += len(others) if mining == "batch-all" else 1
-        losses += [torch.relu(positive - d + margin) for d in chosen]
+        if temperature is None:
+            losses += [torch.relu(positive - d + margin) for d in chosen]
+        else:
+            nt_logistic = lambda d: -log_sigmoid((1 - positive / 2) / temperature) - log_sigmoid((d / 2 - 1) / temperature)
+            losses += [nt_logistic(d) for d in chosen]
     losses = torch.stack(losses)
     active = int((losses > 0).sum())
     return losses.sum() / (active if average == "positive" else possible), active / possible
@@ -53,3 +61,10 @@ for mining in ["batch-all", "semi-hard", "batch-hard", "random"]:
             a, b = matrix(0.2, n, d), matrix(1.5, n, d)
             loss, active = triplets(a, b, margin, mining, average)
             show(n, d, loss, active, a, b)
+
+for mining, average in [("batch-all", "all"), ("semi-hard", "positive")]:
+    print(f"# logistic, {mining}, {average}")
+    for n, d, margin, temperature in [(3, 3, 1.0, 0.5), (8, 5, 0.2, 1.0), (32, 16, 0.2, 0.2)]:
+        a, b = matrix(0.2, n, d), matrix(1.5, n, d)
+        loss, active = triplets(a, b, margin, mining, average, temperature)
+        show(n, d, loss, active, a, b)
