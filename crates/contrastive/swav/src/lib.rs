@@ -38,64 +38,12 @@ use selfsup_core::progress::Progress;
 use selfsup_core::store::{Init, Role, assign};
 use selfsup_core::tensor::normalise;
 use selfsup_core::{Tensor, no_grad};
-use serde::{Deserialize, Serialize};
 
 mod codes;
+mod config;
 pub use codes::{Codes, sinkhorn};
 use codes::{entropy_of_mean, share_used};
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// tau, by which scores are divided before the softmax (equation 2; its value is in the authors' scripts).
-    pub temperature: f64,
-    /// How codes are made from scores (section 3.1).
-    pub codes: Codes,
-    /// The weight of the entropy in Sinkhorn's problem: the smaller, the sharper the codes (equation 3; value as tau's).
-    pub epsilon: f64,
-    /// Rounds of Sinkhorn's iteration (section 3.1).
-    pub sinkhorn_iterations: usize,
-    /// K (authors' scripts).
-    pub prototypes: i64,
-    /// Whether prototypes are trained; otherwise they stay random, which the appendix tries.
-    pub learn_prototypes: bool,
-    /// Epochs at the start in which prototypes are not trained; 1.5 is one and a half (authors' scripts: 313 steps of
-    /// 4096 images).
-    pub freeze_epochs: f64,
-    /// The projector's hidden width (authors' code).
-    pub hidden: i64,
-    /// D, the width of z (authors' code).
-    pub output: i64,
-    /// Small crops beside the two large ones, V (section 3.2).
-    pub small_crops: usize,
-    /// Their height and width in pixels; 0: 3/7 of the full size, as 96 is of 224 (section 3.2).
-    pub small_size: usize,
-    /// Earlier embeddings that take part in Sinkhorn's iteration, for each of the two large crops; 0: none. The
-    /// authors' scripts have none with a batch of 4096, and 3840 with one of 256: there should be more than K rows.
-    pub queue: i64,
-    /// The epoch from which the queue is filled, and used once it is full (authors' code); 1.5 is as for `freeze_epochs`.
-    pub queue_from: f64,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            temperature: 0.1,
-            codes: Codes::Sinkhorn,
-            epsilon: 0.05,
-            sinkhorn_iterations: 3,
-            prototypes: 3000,
-            learn_prototypes: true,
-            freeze_epochs: 1.0,
-            hidden: 2048,
-            output: 128,
-            small_crops: 6,
-            small_size: 0,
-            queue: 0,
-            queue_from: 15.0,
-        }
-    }
-}
+pub use config::Config;
 
 pub struct SwAv {
     config: Config,
@@ -109,6 +57,9 @@ pub struct SwAv {
 
 impl Method for SwAv {
     fn loss(&mut self, batch: &Batch, at: Progress) -> Loss {
+        if at.step == 0 {
+            self.config.shortage(batch.len()).into_iter().for_each(|warning| eprintln!("swav: {warning}"));
+        }
         let z = normalise(&self.network.head(&self.encode(&batch.views), true)); // [V N, D]
         let frozen = at.step < first_step(self.config.freeze_epochs, at);
         let c = if frozen { self.prototypes.detach() } else { self.prototypes.shallow_clone() };
@@ -176,18 +127,6 @@ impl SwAv {
 /// The first step at which `epochs` are over. A product like 1.1 x 10, which f64 puts just above 11, counts as 11.
 fn first_step(epochs: f64, at: Progress) -> u64 {
     (epochs * at.steps_per_epoch() as f64 * (1.0 - 1e-12)).ceil() as u64
-}
-
-impl Config {
-    /// Codes of scores [N, K].
-    fn codes_of(&self, scores: &Tensor) -> Tensor {
-        self.codes.of(scores, self.epsilon, self.sinkhorn_iterations)
-    }
-
-    /// Height and width of small crops of images of `full` pixels.
-    fn small_side(&self, full: usize) -> usize {
-        if self.small_size > 0 { self.small_size } else { (full * 3 + 3) / 7 }
-    }
 }
 
 impl Define for SwAv {

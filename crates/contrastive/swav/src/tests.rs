@@ -184,6 +184,17 @@ fn codes_can_be_soft_hard_or_not_spread() {
     assert_eq!(sums(&hard, 1), Tensor::ones([9], (Kind::Float, Device::Cpu)));
 }
 
+/// Trap of small batches: 6 prototypes want 6 rows, of the batch or of the queue.
+#[test]
+fn fewer_rows_than_prototypes_are_told() {
+    let warning = |rows, queue, codes| Config { queue, codes, ..small() }.shortage(rows);
+    let told = warning(5, 0, Codes::Sinkhorn).expect("a warning");
+    assert!(told.starts_with("5 images of a batch and 0 of the queue are fewer than 6 prototypes"), "{told}");
+    assert!(warning(2, 3, Codes::Hard).is_some());
+    assert!(warning(6, 0, Codes::Sinkhorn).is_none() && warning(2, 4, Codes::Sinkhorn).is_none());
+    assert!(warning(2, 0, Codes::Softmax).is_none(), "nothing is spread");
+}
+
 #[test]
 fn the_loss_is_that_of_the_scores_and_trains_everything() {
     let store = Store::new(0, Device::Cpu);
