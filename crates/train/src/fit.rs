@@ -180,7 +180,7 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
         // What a method chooses as an epoch's order; a method that leaves it to us once is not waited for again.
         let (orders, chosen) = channel::<Option<Vec<usize>>>();
         scope.spawn(move || {
-            let (mut order, mut ask) = (Vec::new(), true);
+            let (mut order, mut repeats, mut ask) = (Vec::new(), Vec::new(), true);
             for step in start..steps {
                 let epoch = step / per_epoch;
                 if step == start || step % per_epoch == 0 {
@@ -188,10 +188,13 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
                     ask = choice.is_some();
                     order = choice
                         .unwrap_or_else(|| Rng::new(seed, Purpose::Order, epoch, 0, 0).permutation(samples.len()));
+                    repeats = drawn_before(&order, samples.len());
                 }
                 let from = (step % per_epoch) as usize * batch_size;
-                let index = order[from..from + batch_size].to_vec();
-                let made = HostBatch::render(samples, index, recipes, size, normalisation, seed, epoch);
+                let batch = from..from + batch_size;
+                let (index, repeats) = (order[batch.clone()].to_vec(), &repeats[batch]);
+                let made =
+                    HostBatch::render_repeats(samples, index, repeats, recipes, size, normalisation, seed, epoch);
                 let failed = made.is_err();
                 if sender.send(made).is_err() || failed {
                     return;
@@ -276,6 +279,16 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
         }
         Ok(Outcome::Finished)
     })
+}
+
+/// How often each entry of an order of `samples` samples stands before it.
+fn drawn_before(order: &[usize], samples: usize) -> Vec<u32> {
+    let mut drawn = vec![0; samples];
+    let before = |&index: &usize| {
+        drawn[index] += 1;
+        drawn[index] - 1
+    };
+    order.iter().map(before).collect()
 }
 
 /// Where the checkpoint of a run lies.

@@ -5,16 +5,19 @@ use crate::record::{Record, Records};
 use crate::{Event, Outcome, Run, TrainConfig, fit};
 use anyhow::Result;
 use selfsup_core::augment::Recipe;
+use selfsup_core::augment::views::Plain;
 use selfsup_core::data::{Image, Images, Normalisation};
 use selfsup_core::method::{Batch, Loss, Method};
-use selfsup_core::progress::Progress;
+use selfsup_core::progress::{Progress, Schedule};
 use selfsup_core::store::{Init, Role, Store};
 use selfsup_core::tensor::channels_last;
 use selfsup_core::{Device, Kind, Tensor};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn temporary() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
@@ -135,10 +138,39 @@ impl Images for Grey {
     }
 }
 
+/// What the loop asked of a [`Fake`], w at that moment, and what else there is to tell.
+#[derive(Clone, Debug, PartialEq)]
+enum Call {
+    BeforeEpoch { at: Progress, images: usize, w: f64 },
+    Order(Progress),
+    Loss { at: Progress, index: Vec<usize>, centres: Vec<f64>, mean: f64, w: f64 },
+    AfterStep { at: Progress, w: f64 },
+}
+
 /// The mean of the squared distance between a number and a batch; infinite from step `breaks` on.
 struct Fake {
     w: Tensor,
     breaks: u64,
+    /// Whether epochs have an order of their own, in which images come twice, and forget what was learned of w.
+    chooses: bool,
+    calls: Rc<RefCell<Vec<Call>>>,
+}
+
+impl Fake {
+    fn tell(&self, call: Call) {
+        self.calls.borrow_mut().push(call);
+    }
+
+    fn w(&self) -> f64 {
+        self.w.double_value(&[0])
+    }
+}
+
+/// Seven places of four images, in another order in each epoch.
+fn chosen_order(epoch: u64) -> Vec<usize> {
+    let mut order = vec![0, 1, 2, 0, 3, 2, 1];
+    order.rotate_left(epoch as usize % 3);
+    order
 }
 
 impl Method for Fake {
@@ -146,7 +178,26 @@ impl Method for Fake {
         vec![Recipe::default()]
     }
 
+    fn before_epoch(&mut self, at: Progress, images: &Plain) -> Result<Vec<String>> {
+        let images = images.map(|x| x.flatten(1, -1))?.size()[0] as usize;
+        self.tell(Call::BeforeEpoch { at, images, w: self.w() });
+        Ok(if self.chooses { vec!["w".into()] } else { Vec::new() })
+    }
+
+    fn order(&self, at: Progress) -> Option<Vec<usize>> {
+        self.tell(Call::Order(at));
+        self.chooses.then(|| chosen_order(at.epoch))
+    }
+
+    fn after_step(&mut self, at: Progress) {
+        self.tell(Call::AfterStep { at, w: self.w() });
+    }
+
     fn loss(&mut self, batch: &Batch, at: Progress) -> Loss {
+        let view = &batch.views[0];
+        let centres = Vec::try_from(view.params.select(1, 1).to_kind(Kind::Double)).expect("numbers");
+        let (index, mean) = (batch.index.clone(), view.x.mean(Kind::Double).double_value(&[]));
+        self.tell(Call::Loss { at, index, centres, mean, w: self.w() });
         let factor = if at.step >= self.breaks { f64::INFINITY } else { 1.0 };
         let distance = (&batch.views[0].x - &self.w).square().mean(Kind::Float) * factor;
         Loss::new(&distance * 2.0).with("distance", distance.detach())
@@ -157,33 +208,143 @@ impl Method for Fake {
     }
 }
 
-/// Runs the fake method on `n` images in batches of 2; gives the losses of the steps as well.
+/// A run of the fake method in batches of 2.
+#[derive(Clone, Copy)]
+struct Trial {
+    images: usize,
+    epochs: u64,
+    breaks: u64,
+    chooses: bool,
+    /// The step after which somebody stops it.
+    stop_after: u64,
+}
+
+/// Runs the fake method on `n` images; gives the losses of the steps as well.
 fn train(folder: &Path, n: usize, epochs: u64, breaks: u64) -> Result<(Outcome, Vec<f64>)> {
-    let store = Store::new(0, Device::Cpu);
-    let mut method = Fake { w: store.root().variable("w", &[1], Role::Weight, Init::Const(3.0)), breaks };
-    let config = TrainConfig { epochs, batch: 2, warmup: 0.0, ..TrainConfig::default() };
-    let mut losses = Vec::new();
+    let trial = Trial { images: n, epochs, breaks, chooses: false, stop_after: u64::MAX };
+    let (outcome, losses, _) = run(folder, trial)?;
+    Ok((outcome, losses))
+}
+
+/// Goes on from what is in `folder`; gives the losses of the steps and what the loop called.
+fn run(folder: &Path, trial: Trial) -> Result<(Outcome, Vec<f64>, Vec<Call>)> {
+    let Trial { images, epochs, breaks, chooses, stop_after } = trial;
+    let (store, calls) = (Store::new(0, Device::Cpu), Rc::new(RefCell::new(Vec::new())));
+    let w = store.root().variable("w", &[1], Role::Weight, Init::Const(3.0));
+    let mut method = Fake { w, breaks, chooses, calls: calls.clone() };
+    let schedule = if chooses { Schedule::Constant {} } else { Schedule::default() };
+    let config = TrainConfig { epochs, batch: 2, warmup: 0.0, schedule, ..TrainConfig::default() };
+    let (mut losses, stop) = (Vec::new(), AtomicBool::new(false));
     let run = Run {
         method: &mut method,
         store: &store,
-        samples: &Grey(n),
-        recipes: &[Recipe::default()],
+        samples: &Grey(images),
+        recipes: &[Recipe::crop_and_flip(0.3)],
         size: 4,
         normalisation: &Normalisation { mean: vec![0.5], std: vec![0.5] },
         config: &config,
         seed: 0,
         folder,
         identity: "fake",
-        stop: &AtomicBool::new(false),
+        stop: &stop,
         resume: true,
     };
     let outcome = fit(run, &mut |event| {
-        if let Event::Step { loss, .. } = event {
+        if let Event::Step { loss, at } = event {
             losses.push(loss);
+            stop.store(at.step >= stop_after, Ordering::Relaxed);
         }
         Ok(())
     })?;
-    Ok((outcome, losses))
+    Ok((outcome, losses, calls.take()))
+}
+
+/// Three steps of seven places in an epoch; the seventh is left out.
+const CHOOSES: Trial = Trial { images: 5, epochs: 3, breaks: u64::MAX, chooses: true, stop_after: u64::MAX };
+
+#[test]
+fn a_method_is_called_in_the_order_of_the_contract() {
+    for chooses in [true, false] {
+        let trial = Trial { images: 7, chooses, ..CHOOSES };
+        let (outcome, _, calls) = run(temporary().path(), trial).expect("trained");
+        assert_eq!(outcome, Outcome::Finished);
+        let mut calls = calls.into_iter();
+        let mut last = 3.0;
+        for step in 0..9 {
+            let now = Progress { step, steps: 9, epoch: step / 3, epochs: 3 };
+            if step % 3 == 0 {
+                assert_eq!(calls.next(), Some(Call::BeforeEpoch { at: now, images: 7, w: last }), "once an epoch");
+                if chooses || step == 0 {
+                    assert_eq!(calls.next(), Some(Call::Order(now)), "each epoch, or once for good");
+                }
+            }
+            let Some(Call::Loss { at, index, w, .. }) = calls.next() else { panic!("step {step}: a loss is next") };
+            assert_eq!((at, w), (now, last));
+            if chooses {
+                assert_eq!(index, chosen_order(at.epoch)[2 * (step as usize % 3)..][..2]);
+            }
+            let Some(Call::AfterStep { at, w }) = calls.next() else { panic!("step {step}: after_step is next") };
+            assert_eq!(at, now);
+            assert_ne!(w, last, "the optimiser has stepped");
+            last = w;
+        }
+        assert_eq!(calls.next(), None);
+    }
+}
+
+#[test]
+fn an_order_of_the_method_may_repeat_an_image_whose_views_then_differ() {
+    let (_, _, calls) = run(temporary().path(), CHOOSES).expect("trained");
+    let mut draws: HashMap<(u64, usize), Vec<f64>> = HashMap::new();
+    for call in calls {
+        let Call::Loss { at, index, centres, .. } = call else { continue };
+        index.into_iter().zip(centres).for_each(|(i, x)| draws.entry((at.epoch, i)).or_default().push(x));
+    }
+    let again: Vec<&Vec<f64>> = draws.values().filter(|draws| draws.len() == 2).collect();
+    assert!(!again.is_empty() && again.iter().all(|draws| draws[0] != draws[1]), "{draws:?}");
+}
+
+/// w <- w - rate u, u = 0.9 u + g, g = 4 (w - mean) + 5e-4 w: from u = 0 in the first step of each epoch if it is
+/// forgotten. The rate is 0.06 for 256 images and constant.
+#[test]
+fn what_a_method_drew_anew_is_forgotten_by_the_optimiser() {
+    let (_, _, calls) = run(temporary().path(), CHOOSES).expect("trained");
+    let (mut u, mut next) = (0.0, f64::NAN);
+    for call in calls {
+        match call {
+            Call::BeforeEpoch { .. } => u = 0.0,
+            Call::Loss { mean, w, .. } => {
+                u = 0.9 * u + 4.0 * (w - mean) + 5e-4 * w;
+                next = w - 0.06 * 2.0 / 256.0 * u;
+            }
+            // f32, of numbers of about 3.
+            Call::AfterStep { at, w } => assert!((w - next).abs() < 2e-6, "step {}: {w} is not {next}", at.step),
+            Call::Order(_) => {}
+        }
+    }
+}
+
+#[test]
+fn a_run_that_goes_on_calls_what_was_left_and_no_more() {
+    for chooses in [true, false] {
+        let trial = Trial { images: 7, chooses, ..CHOOSES };
+        let (_, _, whole) = run(temporary().path(), trial).expect("trained");
+        for stop_after in 1..9 {
+            let folder = temporary();
+            let (outcome, _, mut calls) = run(folder.path(), Trial { stop_after, ..trial }).expect("trained");
+            assert!(matches!(outcome, Outcome::Stopped(at) if at.step == stop_after), "{outcome:?}");
+            let (outcome, _, rest) = run(folder.path(), trial).expect("trained");
+            assert_eq!(outcome, Outcome::Finished);
+            // It asks for the order again, since it was not saved; that is a function of the store and the moment.
+            let asked = rest.iter().filter(|call| matches!(call, Call::Order(_))).count();
+            assert_eq!(asked, if chooses { 3 - stop_after as usize / 3 } else { 1 }, "{stop_after}");
+            calls.extend(rest);
+            let steps = |calls: &[Call]| -> Vec<Call> {
+                calls.iter().filter(|call| !matches!(call, Call::Order(_))).cloned().collect()
+            };
+            assert_eq!(steps(&calls), steps(&whole), "stopped after {stop_after}");
+        }
+    }
 }
 
 /// 25 steps an epoch: a row after every third, and one after the last, of the mean since the row before.

@@ -25,11 +25,9 @@
 //! 3. W and b are stepped by the run's optimiser, at its peak rate throughout, since they are new in every epoch; what
 //!    it remembers of them is forgotten. The authors' code gives them SGD of their own, without momentum, and has one
 //!    constant rate for everything.
-//! 4. An image that is drawn twice in an epoch has the same augmentation both times: it is a function of seed, epoch
-//!    and image.
-//! 5. Version 2's first bank is one pass over the whole images in evaluation mode, so every image has a label in
+//! 4. Version 2's first bank is one pass over the whole images in evaluation mode, so every image has a label in
 //!    every epoch. The authors' code passes augmented crops in training mode, one per crop.
-//! 6. Initial centroids are rows drawn from the whole training set. The second code draws them on one of its processes.
+//! 5. Initial centroids are rows drawn from the whole training set. The second code draws them on one of its processes.
 
 use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;

@@ -1,6 +1,6 @@
 //! Both backends against torchvision and each other, the statistics of the draws, and what the batch renderer promises.
 
-use super::views::{HostView, Values, plain, render_views};
+use super::views::{HostBatch, HostView, Values, plain, render_views};
 use super::*;
 use crate::data::{Image, Images, Normalisation};
 use crate::rng::{Purpose, Rng};
@@ -264,6 +264,30 @@ fn same_key_same_pixels_in_any_batch_order_and_number_of_threads() {
     assert_ne!(all[0].params, all[1].params, "the views of an image have draws of their own");
     let next = render_views(&images, &[0, 1, 2, 3, 4], &recipes, 32, &bare(3), 3, 8).unwrap();
     assert_ne!(all[0].values, next[0].values, "so have the epochs");
+}
+
+#[test]
+fn a_sample_that_is_drawn_again_has_views_of_its_own() {
+    let images = Synthetic::new(&[(32, 32); 3], 3);
+    let recipes = [simclr(), simclr()];
+    let render = |index: &[usize], repeats: &[u32]| {
+        let batch =
+            HostBatch::render_repeats(&images, index.to_vec(), repeats, &recipes, 32, &bare(3), 3, 7).expect("a batch");
+        let views = batch.to_batch(Device::Cpu).views;
+        views.iter().flat_map(|v| Vec::<f32>::try_from(v.params.flatten(0, 1)).expect("numbers")).collect::<Vec<_>>()
+    };
+    let plain: Vec<f32> = render_views(&images, &[1, 2], &recipes, 32, &bare(3), 3, 7)
+        .unwrap()
+        .into_iter()
+        .flat_map(|v| v.params)
+        .collect();
+    assert_eq!(render(&[1, 2], &[0, 0]), plain, "the first draw is that of a sample drawn once");
+    let draws: Vec<Vec<f32>> = (0..4).map(|repeat| render(&[1], &[repeat])).collect();
+    for (i, draw) in draws.iter().enumerate() {
+        assert!(draws[..i].iter().all(|other| other != draw), "draw {i}");
+        assert_ne!(draw[..12], draw[12..], "and neither are its views equal");
+    }
+    assert_eq!(render(&[1, 1], &[1, 0])[..12], draws[1][..12], "whatever else is in the batch");
 }
 
 #[test]

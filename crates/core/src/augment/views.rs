@@ -89,10 +89,26 @@ pub fn render_views(
     seed: u64,
     epoch: u64,
 ) -> Result<Vec<HostView>> {
+    render_repeats(samples, index, &vec![0; index.len()], recipes, full_size, normalisation, seed, epoch)
+}
+
+/// The same; `repeats` says how often each sample was drawn before in this epoch, and another draw is another view.
+#[expect(clippy::too_many_arguments, reason = "those of `render_views` and one more")]
+fn render_repeats(
+    samples: &dyn Samples,
+    index: &[usize],
+    repeats: &[u32],
+    recipes: &[Recipe],
+    full_size: usize,
+    normalisation: &Normalisation,
+    seed: u64,
+    epoch: u64,
+) -> Result<Vec<HostView>> {
     for (view, recipe) in recipes.iter().enumerate() {
         recipe.check().with_context(|| format!("in the recipe of view {view}"))?;
     }
-    let random = |index: usize, view: usize| Rng::new(seed, Purpose::View, epoch, index as u64, view as u32);
+    let random =
+        |i: usize, view: usize| Rng::new(seed, Purpose::View, epoch, index[i] as u64, view as u32 | repeats[i] << 16);
     if !matches!(samples.modality(), Modality::Images { .. }) {
         let plain = Recipe { size: 0, ..Recipe::default() };
         for (view, recipe) in recipes.iter().enumerate() {
@@ -104,15 +120,15 @@ pub fn render_views(
         }
         return (0..recipes.len())
             .map(|view| {
-                sequences(samples, index, full_size, normalisation, |index, room| {
-                    (random(index, view).uniform() * (room + 1) as f64) as usize
+                sequences(samples, index, full_size, normalisation, |i, room| {
+                    (random(i, view).uniform() * (room + 1) as f64) as usize
                 })
             })
             .collect();
     }
     let sizes: Vec<usize> = recipes.iter().map(|recipe| recipe.side(full_size)).collect();
-    render_all(samples, index, &sizes, normalisation, |image, index, view| {
-        recipes[view].draw(&mut random(index, view), image.height, image.width)
+    render_all(samples, index, &sizes, normalisation, |image, i, view| {
+        recipes[view].draw(&mut random(i, view), image.height, image.width)
     })
 }
 
@@ -192,6 +208,26 @@ impl HostBatch {
         Self::of(samples, views, index, seed, epoch)
     }
 
+    /// The same of samples that an epoch may hold several times: `repeats` says how often each was drawn before in it,
+    /// and every time it has other views.
+    ///
+    /// # Errors
+    /// As [`HostBatch::render`].
+    #[expect(clippy::too_many_arguments, reason = "those of `render` and one more")]
+    pub fn render_repeats(
+        samples: &dyn Samples,
+        index: Vec<usize>,
+        repeats: &[u32],
+        recipes: &[Recipe],
+        full_size: usize,
+        normalisation: &Normalisation,
+        seed: u64,
+        epoch: u64,
+    ) -> Result<HostBatch> {
+        let views = render_repeats(samples, &index, repeats, recipes, full_size, normalisation, seed, epoch)?;
+        Self::of(samples, views, index, seed, epoch)
+    }
+
     /// One view, nothing of which is random ([`plain`]), and captions where the samples have any.
     ///
     /// # Errors
@@ -255,8 +291,8 @@ fn captions(samples: &dyn Samples, index: &[usize], length: usize) -> Result<Vec
     Ok(ids)
 }
 
-/// Token sequences or series of at most `length` steps; `start(index, room)` says where a longer one is cut, 0 to
-/// `room`.
+/// Token sequences or series of at most `length` steps; `start(i, room)` says where entry i of `index` is cut if it is
+/// longer, 0 to `room`.
 fn sequences(
     samples: &dyn Samples,
     index: &[usize],
@@ -272,9 +308,9 @@ fn sequences(
     let values = match samples.modality() {
         Modality::Tokens { .. } => {
             let mut ids = vec![PADDING; index.len() * length];
-            for (row, &index) in ids.chunks_exact_mut(length).zip(index) {
+            for (i, (row, &index)) in ids.chunks_exact_mut(length).zip(index).enumerate() {
                 let Sample::Tokens(tokens) = samples.sample(index)? else { bail!("sample {index} has no tokens") };
-                let from = start(index, tokens.len().saturating_sub(length));
+                let from = start(i, tokens.len().saturating_sub(length));
                 row.iter_mut().zip(&tokens[from..]).for_each(|(to, &id)| *to = i64::from(id));
             }
             Values::Tokens { ids, length }
@@ -282,10 +318,10 @@ fn sequences(
         Modality::Series { channels } => {
             check_normalisation(normalisation, channels)?;
             let mut values = vec![f32::NAN; index.len() * channels * length];
-            for (rows, &index) in values.chunks_exact_mut(channels * length).zip(index) {
+            for (i, (rows, &index)) in values.chunks_exact_mut(channels * length).zip(index).enumerate() {
                 let Sample::Series(series) = samples.sample(index)? else { bail!("sample {index} is no series") };
                 let steps = series.len() / channels;
-                let from = start(index, steps.saturating_sub(length));
+                let from = start(i, steps.saturating_sub(length));
                 for (c, row) in rows.chunks_exact_mut(length).enumerate() {
                     let (mean, std) = (normalisation.mean[c], normalisation.std[c]);
                     let steps = &series[c * steps + from..(c + 1) * steps];
@@ -299,7 +335,7 @@ fn sequences(
     Ok(HostView { values, params })
 }
 
-/// Renders every image of `index` once per entry of `sizes`, as `draw(image, index, view)` says.
+/// Renders every image of `index` once per entry of `sizes`, as `draw(image, i, view)` says of entry i.
 fn render_all(
     samples: &dyn Samples,
     index: &[usize],
@@ -326,7 +362,7 @@ fn render_all(
             slot.push(rows);
         }
     }
-    slots.into_par_iter().zip(index).try_for_each(|(slots, &index)| {
+    slots.into_par_iter().zip(index).enumerate().try_for_each(|(i, (slots, &index))| {
         ensure!(index < samples.len(), "image {index} was asked for, but there are {}", samples.len());
         let Sample::Image(image) = samples.sample(index)? else { bail!("sample {index} is no image") };
         let (h, w) = (image.height, image.width);
@@ -338,7 +374,7 @@ fn render_all(
         );
         SCRATCH.with_borrow_mut(|scratch| {
             for (view, (pixels, params)) in slots.into_iter().enumerate() {
-                let draw = draw(&image, index, view);
+                let draw = draw(&image, i, view);
                 params.copy_from_slice(&draw.params(h, w));
                 cpu::render(&image, &draw, sizes[view], normalisation, pixels, scratch);
             }
