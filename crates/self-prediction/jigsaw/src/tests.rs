@@ -240,7 +240,7 @@ fn colours_are_shifted_and_grey_images_are_not() {
         }
     }
     // Images 1 and 3 were turned grey.
-    let _ = views.views[0].params.select(1, 9).copy_(&Tensor::from_slice(&[0f32, 1.0, 0.0, 1.0]));
+    views.views[0].params.select(1, 9).copy_(&Tensor::from_slice(&[0f32, 1.0, 0.0, 1.0]));
     let c = shifted.puzzle(&views);
     for image in 0..4 {
         let expected = if image % 2 == 1 { &b.tiles } else { &a.tiles };

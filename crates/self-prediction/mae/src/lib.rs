@@ -23,16 +23,19 @@
 use anyhow::{Result, bail, ensure};
 use selfsup_core::augment::{Crop, Recipe};
 use selfsup_core::check::{above_zero, at_least_one};
-use selfsup_core::encoder::{Block, Encoder, EncoderConfig, Vit, sin_cos_positions};
-use selfsup_core::layer::{LayerNorm, Linear};
-use selfsup_core::method::{Batch, Define, Family, ImageShape, Loss, Method, Setup};
+use selfsup_core::encoder::{Encoder, EncoderConfig, Vit};
+use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::progress::Progress;
-use selfsup_core::store::{Init, Path, Role};
-use selfsup_core::{Kind, Tensor, no_grad, precision};
+use selfsup_core::store::{Init, Role};
+use selfsup_core::{Tensor, no_grad, precision};
 use serde::{Deserialize, Serialize};
 
+mod decoder;
 pub mod mask;
 pub mod patches;
+
+use decoder::Decoder;
+pub use decoder::DecoderConfig;
 use mask::{Mask, Sampling};
 use patches::{Pixels, patchify, unpatchify};
 
@@ -52,15 +55,6 @@ pub struct Config {
     pub decoder: DecoderConfig,
 }
 
-/// Width (table 1b), blocks (table 1a) and heads of the decoder.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DecoderConfig {
-    pub width: i64,
-    pub depth: i64,
-    pub heads: i64,
-}
-
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -71,12 +65,6 @@ impl Default for Config {
             eps: 1e-6,
             decoder: DecoderConfig::default(),
         }
-    }
-}
-
-impl Default for DecoderConfig {
-    fn default() -> DecoderConfig {
-        DecoderConfig { width: 512, depth: 8, heads: 16 }
     }
 }
 
@@ -106,7 +94,9 @@ impl Method for Mae {
         self.encoder.forward(x, train)
     }
 
-    /// The loss, and the error in normalised pixels whatever the target, of masks that training did not see.
+    /// The loss, and the error in normalised pixels, of masks that training did not see. A normalised target says nothing
+    /// of a patch's own mean and deviation, so its predictions are given the true ones of the removed patch: they know
+    /// more than predictions of pixels, and the two errors cannot be compared.
     fn pretext(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
         let (x, mask) = (&batch.views[0].x, self.mask(batch));
         let p = self.reconstruct(x, &mask);
@@ -118,7 +108,8 @@ impl Method for Mae {
         ]
     }
 
-    /// Removed patches are 0 (the mean colour) in `masked` and predicted in `reconstruction`.
+    /// Removed patches are 0 (the mean colour) in `masked` and predicted in the last row, which says where each was given
+    /// its own true mean and deviation.
     fn pictures(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
         no_grad(|| {
             let (x, patch) = (&batch.views[0].x, self.encoder.patch());
@@ -131,11 +122,9 @@ impl Method for Mae {
             let visible = patches * (1.0 - &removed);
             let picture = |patches: &Tensor| unpatchify(patches, patch, x.size()[1]);
             let reconstruction = &visible + p * removed;
-            vec![
-                ("input", x.shallow_clone()),
-                ("masked", picture(&visible)),
-                ("reconstruction", picture(&reconstruction)),
-            ]
+            let given = self.config.norm_pix;
+            let name = if given { "reconstruction, true mean and deviation" } else { "reconstruction" };
+            vec![("input", x.shallow_clone()), ("masked", picture(&visible)), (name, picture(&reconstruction))]
         })
     }
 }
@@ -206,45 +195,6 @@ impl Mae {
                 self.decoder.forward(&self.encoder.encode(&tokens), None)
             }
         })
-    }
-}
-
-/// Blocks over all tokens, with positions of their own.
-struct Decoder {
-    embed: Linear,
-    mask_token: Tensor,
-    positions: Tensor,
-    blocks: Vec<Block>,
-    norm: LayerNorm,
-    head: Linear,
-}
-
-impl Decoder {
-    fn new(path: &Path, config: &DecoderConfig, encoder: &Vit, image: ImageShape) -> Decoder {
-        let DecoderConfig { width, depth, heads } = *config;
-        let patch = encoder.patch();
-        Decoder {
-            embed: Linear::xavier(&(path / "embed"), encoder.dim(), width),
-            mask_token: path.variable("mask_token", &[1, 1, width], Role::NoDecay, Init::Normal(0.02)),
-            positions: path.buffer("pos_embed", &sin_cos_positions(image.size / patch, width).unsqueeze(0)),
-            blocks: (0..depth).map(|i| Block::new(&(path / "blocks" / i), width, heads)).collect(),
-            norm: LayerNorm::new(&(path / "norm"), width, 1e-6),
-            head: Linear::xavier(&(path / "head"), width, patch * patch * image.channels),
-        }
-    }
-
-    /// Encoded tokens, class token first, to a prediction for each patch: [B, 1 + kept, D] -> [B, L, p p C] f32.
-    /// Without a mask all L tokens are there.
-    fn forward(&self, y: &Tensor, mask: Option<&Mask>) -> Tensor {
-        let y = self.embed.forward(y).to_kind(Kind::Float);
-        let (class, kept) = (y.narrow(1, 0, 1), y.narrow(1, 1, y.size()[1] - 1));
-        let all = mask.map_or(kept.shallow_clone(), |mask| mask.restore(&kept, &self.mask_token));
-        let mut y = Tensor::cat(&[class, all + &self.positions], 1);
-        for block in &self.blocks {
-            y = block.forward(&y);
-        }
-        let y = self.norm.forward(&y.narrow(1, 1, y.size()[1] - 1));
-        self.head.forward(&y).to_kind(Kind::Float)
     }
 }
 
