@@ -42,21 +42,28 @@ pub(crate) enum Format {
     Series {
         tokens: bool,
     },
-    /// Captioned images, an archive or the folder that it holds.
-    Emoji,
+    /// Captioned images, an archive or the folder that it holds; captions in characters or in pieces of words.
+    Emoji {
+        pieces: bool,
+    },
     /// Bundled captioned images: one picture and a table.
-    EmojiMini,
+    EmojiMini {
+        pieces: bool,
+    },
 }
 
 impl Format {
     /// Whether its files stand in the repository.
     pub(crate) fn is_bundled(self) -> bool {
-        matches!(self, Format::Bundled { .. } | Format::Shakespeare { .. } | Format::Series { .. } | Format::EmojiMini)
+        matches!(
+            self,
+            Format::Bundled { .. } | Format::Shakespeare { .. } | Format::Series { .. } | Format::EmojiMini { .. }
+        )
     }
 
     /// Whether it is read from an archive, unpacked or as it is.
     pub(crate) fn is_archive(self) -> bool {
-        matches!(self, Format::JpegCopy | Format::Emoji)
+        matches!(self, Format::JpegCopy | Format::Emoji { .. })
     }
 
     /// Whether what is downloaded is an archive to be unpacked.
@@ -118,7 +125,7 @@ impl Entry {
         match self.format {
             format if format.is_bundled() => true,
             Format::Idx => self.sources.iter().all(|source| self.idx_file(root, source).is_some()),
-            Format::JpegCopy | Format::Emoji => {
+            Format::JpegCopy | Format::Emoji { .. } => {
                 root.join(self.folder).is_dir() || root.join(self.sources[0].file).is_file()
             }
             _ => root.join(self.folder).is_dir(),
@@ -248,6 +255,24 @@ const fn vowels(name: &'static str, summary: &'static str, tokens: bool) -> Entr
     }
 }
 
+/// All emoji, with captions in characters or in pieces of words.
+const fn emoji(name: &'static str, summary: &'static str, pieces: bool) -> Entry {
+    Entry {
+        name,
+        summary,
+        licence: EMOJI_LICENCE,
+        format: Format::Emoji { pieces },
+        folder: "emoji-captions",
+        sources: &[Source {
+            file: "emoji-captions-64.tar.gz",
+            bytes: Some(13_556_783),
+            sum: Sum::Sha256("274d61afa9660a095fef56fd6a5aff6612c43b0105a4231f2da1ceca9a4902fb"),
+            mirrors: &[],
+        }],
+        members: &[],
+    }
+}
+
 /// What the bundled outlines of leaves are read as.
 const fn leaves(name: &'static str, summary: &'static str, tokens: bool) -> Entry {
     Entry {
@@ -261,6 +286,26 @@ const fn leaves(name: &'static str, summary: &'static str, tokens: bool) -> Entr
     }
 }
 
+const EMOJI_MINI: &[Source] = &[
+    bundled("images.png", 1_522_683, "277a50830dff1406c97708923cb36dfa591772e4fce37d8a1f665c6645ad4b87"),
+    bundled("captions.tsv", 55_260, "7bd0809349453f6f25dd4ad3ac54c8950586a58a99ecfa2cfa0f6f0e3a2dd97d"),
+];
+
+/// The bundled ones.
+const fn emoji_mini(name: &'static str, summary: &'static str, pieces: bool) -> Entry {
+    Entry {
+        name,
+        summary,
+        licence: EMOJI_LICENCE,
+        format: Format::EmojiMini { pieces },
+        folder: "emoji-mini",
+        sources: EMOJI_MINI,
+        members: &[],
+    }
+}
+
+const EMOJI_LICENCE: &str = "images Apache-2.0 (Noto Emoji), names MIT (emoji-data)";
+
 const FASHION_10K: &[Source] = &[
     bundled(TRAIN_IMAGES, 7_840_016, "d33512cfdc636a0d8972818e6659995be209a88891df7fa2109d7895922c8985"),
     bundled(TRAIN_LABELS, 10_008, "620cb8e3b9348037c5ff9a07b02d773ab165330e072dfd19e0d21c59f8042dcf"),
@@ -268,7 +313,7 @@ const FASHION_10K: &[Source] = &[
     bundled(TEST_LABELS, 2_008, "234596aeb6eb48133ec99a62541f90bc0728c9559a681f1e0638037462458f2c"),
 ];
 
-static ENTRIES: [Entry; 18] = [
+static ENTRIES: [Entry; 20] = [
     Entry {
         name: "fashion-mnist-10k",
         summary: "10,000 + 2,000 grey images 28 x 28, 10 classes: the first of each class of Fashion-MNIST; bundled",
@@ -399,30 +444,8 @@ static ENTRIES: [Entry; 18] = [
     vowels("japanese-vowels-tokens", "the same as token sequences, 64 levels of each channel", true),
     leaves("osu-leaf", "200 + 242 series of 1 channel and 427 steps: outlines of leaves, 6 species; bundled", false),
     leaves("osu-leaf-tokens", "the same as token sequences of 64 levels", true),
-    Entry {
-        name: "emoji",
-        summary: "3,786 emoji 64 x 64 over white with captions, 10 categories (14 MB)",
-        licence: "images Apache-2.0 (Noto Emoji), names MIT (emoji-data)",
-        format: Format::Emoji,
-        folder: "emoji-captions",
-        sources: &[Source {
-            file: "emoji-captions-64.tar.gz",
-            bytes: Some(13_556_783),
-            sum: Sum::Sha256("274d61afa9660a095fef56fd6a5aff6612c43b0105a4231f2da1ceca9a4902fb"),
-            mirrors: &[],
-        }],
-        members: &[],
-    },
-    Entry {
-        name: "emoji-mini",
-        summary: "1,435 emoji 32 x 32 over white with captions, 7 categories; bundled",
-        licence: "images Apache-2.0 (Noto Emoji), names MIT (emoji-data)",
-        format: Format::EmojiMini,
-        folder: "emoji-mini",
-        sources: &[
-            bundled("images.png", 1_522_683, "277a50830dff1406c97708923cb36dfa591772e4fce37d8a1f665c6645ad4b87"),
-            bundled("captions.tsv", 55_260, "7bd0809349453f6f25dd4ad3ac54c8950586a58a99ecfa2cfa0f6f0e3a2dd97d"),
-        ],
-        members: &[],
-    },
+    emoji("emoji", "3,786 emoji 64 x 64 over white with captions, 10 categories (14 MB)", false),
+    emoji("emoji-bpe", "the same with captions in 512 pieces of words (byte-pair encoding)", true),
+    emoji_mini("emoji-mini", "1,435 emoji 32 x 32 over white with captions, 7 categories; bundled", false),
+    emoji_mini("emoji-mini-bpe", "the same with captions in 512 pieces of words (byte-pair encoding)", true),
 ];

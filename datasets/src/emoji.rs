@@ -4,6 +4,7 @@ use crate::captioned::Captioned;
 use crate::dataset::{Dataset, Part};
 use crate::folder::decode;
 use crate::memory::Pixels;
+use crate::pieces::Pieces;
 use crate::split::hold_out;
 use crate::text::utf8;
 use crate::vocabulary::Vocabulary;
@@ -22,6 +23,9 @@ const SIZE: usize = 64;
 /// Height and width of the bundled images, and how many lie beside each other in their picture.
 const MINI: usize = 32;
 const MINI_COLUMNS: usize = 40;
+/// Pieces of words that byte-pair encoding finds in the captions: two thirds of their words occur once, and are left in
+/// parts.
+const PIECES: usize = 512;
 /// The share of each category that is held out.
 const HELD_OUT: f64 = 0.2;
 
@@ -63,8 +67,9 @@ fn without_skin_tone(caption: &str) -> String {
 }
 
 /// The data set of captioned images. The fifth part of each category is held out by [`hold_out`] with seed 0, so that
-/// pictures that differ in the colour of a skin alone stay on one side.
-fn dataset(pixels: Pixels, lines: Vec<Line>) -> Result<Dataset> {
+/// pictures that differ in the colour of a skin alone stay on one side. Captions are in characters, or in `pieces` of
+/// words, found in the captions of the training part.
+fn dataset(pixels: Pixels, lines: Vec<Line>, pieces: bool) -> Result<Dataset> {
     let classes: BTreeSet<&String> = lines.iter().map(|line| &line.category).collect();
     let classes: Vec<String> = classes.into_iter().cloned().collect();
     ensure!(classes.len() <= 1 << 16, "the captions name {} categories, more than 65,536", classes.len());
@@ -84,8 +89,14 @@ fn dataset(pixels: Pixels, lines: Vec<Line>) -> Result<Dataset> {
     let (test, train): (Vec<usize>, Vec<usize>) =
         (0..lines.len()).partition(|&row| held.binary_search(&motif_of_rows[row]).is_ok());
 
-    let vocabulary = Vocabulary::characters(&lines.iter().map(|line| line.caption.as_str()).collect::<String>());
     let texts: Vec<&str> = lines.iter().map(|line| line.caption.as_str()).collect();
+    let vocabulary = match pieces {
+        true => {
+            let read: Vec<&str> = train.iter().map(|&row| texts[row]).collect();
+            Vocabulary::Pieces(Pieces::train(&read.join("\n"), &texts.concat(), PIECES))
+        }
+        false => Vocabulary::characters(&texts.concat()),
+    };
     let (native_size, normalisation) = (pixels.height, normalisation(&pixels, &train)?);
     let whole = Part::labelled(Captioned::new(Arc::new(pixels), &texts, &vocabulary), labels);
     Ok(Dataset {
@@ -153,7 +164,7 @@ fn files(path: &Path) -> Result<HashMap<String, Vec<u8>>> {
 }
 
 /// The whole set from the archive or the folder at `path`.
-pub(crate) fn open(path: &Path) -> Result<Dataset> {
+pub(crate) fn open(path: &Path, pieces: bool) -> Result<Dataset> {
     let mut files = files(path)?;
     let name = format!("{}, captions.tsv", path.display());
     let table = files.remove("captions.tsv").with_context(|| format!("{name}: the table is missing"))?;
@@ -173,11 +184,11 @@ pub(crate) fn open(path: &Path) -> Result<Dataset> {
         pixels.copy_from_slice(&image.pixels);
         Ok(())
     })?;
-    dataset(Pixels { height: SIZE, width: SIZE, channels: 3, bytes }, lines)
+    dataset(Pixels { height: SIZE, width: SIZE, channels: 3, bytes }, lines, pieces)
 }
 
 /// The bundled form: one picture that holds all images row by row, and the table.
-pub(crate) fn mini(picture: &[u8], table: Vec<u8>) -> Result<Dataset> {
+pub(crate) fn mini(picture: &[u8], table: Vec<u8>, pieces: bool) -> Result<Dataset> {
     let lines = parse("emoji-mini, captions.tsv", &utf8("emoji-mini, captions.tsv", table)?)?;
     let sheet = decode("emoji-mini, images.png", picture, 3)?;
     ensure!(
@@ -194,5 +205,5 @@ pub(crate) fn mini(picture: &[u8], table: Vec<u8>) -> Result<Dataset> {
             bytes.extend_from_slice(&sheet.pixels[start..start + MINI * 3]);
         }
     }
-    dataset(Pixels { height: MINI, width: MINI, channels: 3, bytes }, lines)
+    dataset(Pixels { height: MINI, width: MINI, channels: 3, bytes }, lines, pieces)
 }

@@ -12,6 +12,7 @@
 //! | `cifar10-jpeg75` | `ROOT/cifar10-jpeg75.tar.gz` or the folder `ROOT/cifar10-jpeg75`: CIFAR-10 after JPEG of quality 75 |
 //! | `emoji-mini` | 1,435 bundled emoji 32 x 32 with captions |
 //! | `emoji` | `ROOT/emoji-captions-64.tar.gz` or the folder `ROOT/emoji-captions`: 3,786 emoji 64 x 64 with captions |
+//! | `emoji-mini-bpe`, `emoji-bpe` | the same two with captions in pieces of words ([`Pieces`]) |
 //! | `tinyshakespeare` | the bundled text in windows of characters, without labels |
 //! | `shakespeare-speeches` | its speeches, labelled by play |
 //! | `tinyshakespeare-bpe`, `shakespeare-speeches-bpe` | the same two in pieces of words ([`Pieces`]) |

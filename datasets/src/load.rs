@@ -160,15 +160,15 @@ pub(crate) fn load_entry(entry: &Entry, root: &Path) -> Result<Dataset> {
             let set = if tokens { series::token_dataset(train, test)? } else { series::dataset(train, test)? };
             Ok(Dataset { name: entry.name.into(), ..set })
         }
-        Format::Emoji => {
+        Format::Emoji { pieces } => {
             let archive = root.join(entry.sources[0].file);
-            let set = emoji::open(if folder.is_dir() { &folder } else { &archive })?;
+            let set = emoji::open(if folder.is_dir() { &folder } else { &archive }, pieces)?;
             Ok(Dataset { name: entry.name.into(), ..set })
         }
-        Format::EmojiMini => {
+        Format::EmojiMini { pieces } => {
             let root = bundled_root()?;
             let [picture, table] = [0, 1].map(|at| checked(entry, &root, &entry.sources[at]));
-            Ok(Dataset { name: entry.name.into(), ..emoji::mini(&picture?, table?)? })
+            Ok(Dataset { name: entry.name.into(), ..emoji::mini(&picture?, table?, pieces)? })
         }
         Format::Cifar10 => {
             let batches: Vec<_> = (1..=5).map(|batch| folder.join(format!("data_batch_{batch}.bin"))).collect();

@@ -319,12 +319,52 @@ fn captions_belong_to_their_images() {
 }
 
 #[test]
+fn captions_in_pieces_of_words_are_the_same_captions() {
+    let (whole, cut) = (bundled("emoji-mini"), bundled("emoji-mini-bpe"));
+    let (characters, pieces) = (whole.vocabulary.as_ref().expect("one"), cut.vocabulary.as_ref().expect("one"));
+    assert_eq!(pieces.len(), 512);
+    let text = |vocabulary: &Vocabulary, part: &Part, row: usize| {
+        let ids: Vec<i64> = part.samples.caption(row).expect("a caption").iter().map(|&id| i64::from(id)).collect();
+        (vocabulary.decode(&ids), ids.len())
+    };
+    for (whole, cut) in [(&whole.train, &cut.train), (test_part(&whole), test_part(&cut))] {
+        assert_eq!(whole.labels, cut.labels);
+        for row in 0..whole.len() {
+            let ((a, longer), (b, shorter)) = (text(characters, whole, row), text(pieces, cut, row));
+            assert!(a == b && shorter <= longer, "{a} {b}");
+        }
+    }
+    assert_eq!(
+        pieces.encode("angola flag").last(),
+        pieces.encode("monaco flag").last(),
+        "a frequent word is one piece"
+    );
+}
+
+#[test]
+fn captions_may_be_the_names_of_classes() {
+    let (plain, named) = (bundled("fashion-mnist-10k:20"), bundled("fashion-mnist-10k-captions:20"));
+    assert!(plain.train.samples.captions().is_none() && named.note.contains("labels"));
+    let vocabulary = named.vocabulary.as_ref().expect("a vocabulary");
+    for (plain, named_part) in [(&plain.train, &named.train), (test_part(&plain), test_part(&named))] {
+        let labels = named_part.labels.as_ref().expect("labels");
+        assert_eq!(plain.labels.as_ref(), Some(labels));
+        for (row, &label) in labels.iter().enumerate() {
+            let ids: Vec<i64> = named_part.samples.caption(row).expect("one").iter().map(|&id| i64::from(id)).collect();
+            assert_eq!(vocabulary.decode(&ids), named.classes[usize::from(label)].to_lowercase());
+            let [a, b] = [plain, named_part].map(|part| super::decoded(part, row).expect("in memory").pixels.to_vec());
+            assert_eq!(a, b);
+        }
+    }
+}
+
+#[test]
 fn broken_captions_are_refused_with_the_place() {
     says(emoji::parse("file", "caption\tcategory\n"), &["file: no column `file`"]);
     says(emoji::parse("file", "file\tcaption\tcategory\na.png\tan A"), &["line 2", "no category"]);
     says(emoji::parse("file", "file\tcaption\tcategory\na.png\t\tx"), &["line 2", "no caption"]);
     let table = b"file\tcaption\tcategory\na.png\tA\tx".to_vec();
-    says(emoji::mini(&super::folders::encoded(true, 9, 7), table), &["do not hold 1 images"]);
+    says(emoji::mini(&super::folders::encoded(true, 9, 7), table, false), &["do not hold 1 images"]);
     let lines = emoji::parse("file", "category\tfile\tcaption\nx\ta.png\tAn A\n").expect("a right table");
     assert_eq!((lines[0].file.as_str(), lines[0].caption.as_str()), ("a.png", "an a"));
     says(load("emoji", Path::new("nowhere")), &["by hand", "nowhere/emoji-captions-64.tar.gz", "274d61af"]);

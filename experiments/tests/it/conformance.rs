@@ -38,9 +38,10 @@ fn training_never_sees_a_label() {
         x: Tensor::zeros([1, 1, 4, 4], (Kind::Float, CPU)),
         params: Tensor::zeros([1, 12], (Kind::Float, CPU)),
     };
-    let Batch { views, captions, index, seed, epoch } = Batch::new(vec![view()], vec![0], 0, 0);
+    let Batch { views, captions, others, index, seed, epoch } = Batch::new(vec![view()], vec![0], 0, 0);
     let View { x, params } = &views[0];
-    assert_eq!((x.dim(), params.dim(), captions.is_none(), index.len(), seed, epoch), (4, 2, true, 1, 0, 0));
+    assert!(captions.is_none() && others.is_none());
+    assert_eq!((x.dim(), params.dim(), index.len(), seed, epoch), (4, 2, 1, 0, 0));
 }
 
 fn subject(config: &RunConfig, data: &Dataset) -> Subject {

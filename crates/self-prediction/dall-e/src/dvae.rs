@@ -60,22 +60,29 @@ impl Dvae {
     }
 
     /// Of every place and code: [B, C, S, S] -> [B, K, h, w] f32.
-    fn logits(&self, x: &Tensor, train: bool) -> Tensor {
+    pub(crate) fn logits(&self, x: &Tensor, train: bool) -> Tensor {
         let map = self.encoder.map(x, train).expect("`new` asked for a map");
         precision::network(x.device(), || self.to_logits.forward(&map).to_kind(Kind::Float))
     }
 
-    /// Gumbel-softmax samples of the codes.
-    fn sample(&self, logits: &Tensor, batch: &Batch, tau: f64) -> Tensor {
-        let (_, k, h, w) = logits.size4().expect("logits are [B, K, h, w]");
-        gumbel_softmax(logits, &batch.uniform(Purpose::Mask, (k * h * w) as usize).view_as(logits), tau)
-    }
-
     /// The parameters of the pixels' distribution, from weights y of the codes: [B, K, h, w] -> [B, C or 2 C, S, S]
     /// f32.
-    fn decode_weights(&self, y: &Tensor) -> Tensor {
+    pub(crate) fn decode_weights(&self, y: &Tensor) -> Tensor {
         let z = precision::network(y.device(), || y.permute([0, 2, 3, 1]).matmul(&self.codes));
         self.decoder.forward(&z.permute([0, 3, 1, 2]))
+    }
+
+    /// The loss of images x whose codes have logits l, sampled by numbers u of the same shape.
+    pub(crate) fn parts(&self, x: &Tensor, l: &Tensor, u: &Tensor, tau: f64) -> Loss {
+        let y = gumbel_softmax(l, u, tau);
+        let reconstruction = self.reconstruction(&self.decode_weights(&y), x);
+        let kl = kl_to_uniform(l);
+        let values = x.numel() as f64 / x.size()[0] as f64;
+        Loss::new(&reconstruction + self.config.beta / values * &kl)
+            .with("reconstruction", reconstruction)
+            .with("kl", kl)
+            .with("temperature", Tensor::from(tau))
+            .with("perplexity", perplexity(&l.argmax(1, false), self.config.codes))
     }
 
     /// -log p of normalised images, the mean over values.
@@ -90,7 +97,7 @@ impl Dvae {
     }
 
     /// The normalised image that a distribution stands for: its location.
-    fn picture(&self, parameters: &Tensor) -> Tensor {
+    pub(crate) fn picture(&self, parameters: &Tensor) -> Tensor {
         match self.config.reconstruction {
             Reconstruction::LogitLaplace => {
                 let mapped = parameters.narrow(1, 0, self.channels).sigmoid();
@@ -105,17 +112,8 @@ impl Dvae {
 impl Method for Dvae {
     fn loss(&mut self, batch: &Batch, at: Progress) -> Loss {
         let x = &batch.views[0].x;
-        let tau = temperature(&self.config, at.fraction());
         let l = self.logits(x, true); // [B, K, h, w]
-        let y = self.sample(&l, batch, tau);
-        let reconstruction = self.reconstruction(&self.decode_weights(&y), x);
-        let kl = kl_to_uniform(&l);
-        let values = x.numel() as f64 / x.size()[0] as f64;
-        Loss::new(&reconstruction + self.config.beta / values * &kl)
-            .with("reconstruction", reconstruction)
-            .with("kl", kl)
-            .with("temperature", Tensor::from(tau))
-            .with("perplexity", perplexity(&l.argmax(1, false), self.config.codes))
+        self.parts(x, &l, &noise(batch, &l), temperature(&self.config, at.fraction()))
     }
 
     fn views(&self) -> Vec<Recipe> {
@@ -132,7 +130,8 @@ impl Method for Dvae {
         let x = &batch.views[0].x;
         let l = self.logits(x, false);
         let codes = l.argmax(1, false);
-        let soft = self.picture(&self.decode_weights(&self.sample(&l, batch, self.config.end)));
+        let y = gumbel_softmax(&l, &noise(batch, &l), self.config.end);
+        let soft = self.picture(&self.decode_weights(&y));
         vec![
             ("reconstruction_error", self.error.of(x, &self.decode(&codes))),
             ("reconstruction_error_soft", self.error.of(x, &soft)),
@@ -169,6 +168,11 @@ impl Tokenizer for Dvae {
     fn grid(&self, size: i64) -> i64 {
         size / self.factor
     }
+}
+
+/// Numbers uniform on [0, 1) of the shape of the logits.
+fn noise(batch: &Batch, logits: &Tensor) -> Tensor {
+    batch.uniform(Purpose::Mask, logits.numel() / batch.len()).view_as(logits)
 }
 
 /// tau when a share `fraction` of the run lies behind.

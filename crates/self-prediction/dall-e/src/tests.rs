@@ -4,7 +4,7 @@ use super::*;
 use selfsup_core::data::Normalisation;
 use selfsup_core::method::{ImageShape, Shape, TokenShape, View};
 use selfsup_core::store::{Store, assign};
-use selfsup_core::{Device, Kind, no_grad};
+use selfsup_core::{Device, Kind, no_grad, precision};
 use std::rc::Rc;
 
 /// `wave` of golden.py: sin(1.3 m^2 + phase).
@@ -37,10 +37,22 @@ fn images(n: i64, size: i64) -> Tensor {
     wave(0.1, &[n, 3, size, size]).to_kind(Kind::Float)
 }
 
+const MEAN: [f32; 3] = [0.5, 0.4, 0.3];
+const STD: [f32; 3] = [0.2, 0.3, 0.25];
+
+fn row(values: [f32; 3]) -> Tensor {
+    Tensor::from_slice(&values).view([1, 3, 1, 1])
+}
+
 fn dvae(store: &Store, config: DvaeConfig) -> Dvae {
-    let image = Shape::Image(ImageShape { channels: 3, size: 8 });
+    dvae_for(store, config, 8)
+}
+
+/// `images` are in [-1, 1], and pixels then in [0, 1].
+fn dvae_for(store: &Store, config: DvaeConfig, size: i64) -> Dvae {
+    let image = Shape::Image(ImageShape { channels: 3, size });
     let encoder = "conv-residual-tiny".parse().expect("a name");
-    let normalisation = Normalisation { mean: vec![0.5; 3], std: vec![0.5; 3] }; // so that images are in [-1, 1]
+    let normalisation = Normalisation { mean: MEAN.into(), std: STD.into() };
     let setup = Setup { normalisation, ..Setup::new(store.root(), encoder, image, 8) };
     Dvae::new(config, &setup).expect("a method")
 }
@@ -155,6 +167,60 @@ fn densities_and_gradients_are_those_of_pytorch() {
             // f64 on both sides; the literals have ten decimals. Gumbel noise is cut off at 6e-8, which no u here
             // meets.
             assert!((number(actual) - expected).abs() < 1e-9, "{shape:?} {i}: {} is not {expected}", number(actual));
+        }
+    }
+}
+
+#[test]
+fn the_first_stage_is_that_of_pytorch() {
+    // Size, images, what is rebuilt how, tau, beta; total, -log p, KL; of four gradients the norm and the tenth value.
+    let cases = [
+        (
+            8,
+            2,
+            Reconstruction::LogitLaplace,
+            0.4,
+            6.6,
+            [-0.2032062575, -0.2043386351, 0.0329418943],
+            [0.0046185058, 0.0065118634, 0.0021453182, 0.0318291894],
+            [-0.0000089880, -0.0000552373, -0.0001345391, 0.0000000000],
+        ),
+        (
+            12,
+            3,
+            Reconstruction::Mse,
+            0.0625,
+            100.0,
+            [0.5285096096, 0.5049864569, 0.1016200199],
+            [0.0610706048, 0.1421705401, 0.0024798435, 0.0178235274],
+            [0.0017428561, -0.0006641985, 0.0002818152, 0.0000568250],
+        ),
+    ];
+    for (size, n, reconstruction, tau, beta, values, norms, tenths) in cases {
+        let store = Store::new(0, Device::Cpu);
+        let method = dvae_for(&store, DvaeConfig { beta, ..small(reconstruction) }, size);
+        let mut variables = store.trainable();
+        variables.sort_by(|a, b| a.name.cmp(&b.name));
+        for (k, v) in variables.iter().enumerate() {
+            let codes = v.name == "codes";
+            let (phase, scale) = if codes { (2.0, 0.7) } else { (k as f64, 0.1) };
+            assign(&v.tensor, &(wave(phase, &v.tensor.size()) * scale));
+        }
+        let x = images(n, size);
+        let l = method.logits(&x, true);
+        let u = ((wave(0.2, &l.size()) + 1.001) / 2.002).to_kind(Kind::Float);
+        let loss = method.parts(&x, &l, &u, tau);
+        loss.total.backward();
+        let actual = [&loss.total, &loss.parts[0].1, &loss.parts[1].1];
+        for (actual, expected) in actual.into_iter().zip(values) {
+            // f32 through a dozen layers: values of about 1 keep six digits, gradients four.
+            assert!((number(actual) - expected).abs() < 3e-6, "{} is not {expected}", number(actual));
+        }
+        let names = ["encoder.down.0.weight", "logits.weight", "codes", "decoder.up.1.weight"];
+        for ((name, norm), tenth) in names.into_iter().zip(norms).zip(tenths) {
+            let g = variables.iter().find(|v| v.name == name).expect("a variable of that name").tensor.grad();
+            assert!((number(&g.norm()) / norm - 1.0f64).abs() < 1e-4, "{name}: {} is not {norm}", number(&g.norm()));
+            assert!((g.flatten(0, -1).double_value(&[9]) - tenth).abs() < 1e-4 * norm, "{name}");
         }
     }
 }
@@ -285,6 +351,64 @@ fn the_first_stage_adds_up_its_parts() {
 }
 
 #[test]
+fn samples_are_as_hard_as_the_run_is_old_and_belong_to_their_images() {
+    let store = Store::new(0, Device::Cpu);
+    let config = DvaeConfig { anneal: 0.5, ..small(Reconstruction::Mse) };
+    let mut method = dvae(&store, config.clone());
+    let batch = batch(images(4, 8), None);
+    let l = method.logits(&batch.views[0].x, true);
+    let u = batch.uniform(selfsup_core::rng::Purpose::Mask, 5 * 2 * 2).view_as(&l);
+    // A tenth, four tenths and nine tenths of the run: on the way, and at the end.
+    for (step, tau) in [(1, temperature(&config, 0.1)), (4, temperature(&config, 0.4)), (9, 0.0625)] {
+        let loss = method.loss(&batch, Progress { step, ..AT });
+        let told = number(&loss.parts.iter().find(|(name, _)| *name == "temperature").expect("a part").1);
+        assert!((told - tau).abs() < 1e-12 && (step == 9 || (0.0625 < tau && tau < 1.0)), "{told} is not {tau}");
+        assert_eq!(loss.total, method.parts(&batch.views[0].x, &l, &u, tau).total);
+    }
+}
+
+#[test]
+fn weights_that_choose_one_code_give_its_picture() {
+    for reconstruction in [Reconstruction::Mse, Reconstruction::LogitLaplace] {
+        let store = Store::new(0, Device::Cpu);
+        let method = dvae(&store, small(reconstruction));
+        let x = images(3, 8);
+        let codes = Tokenizer::encode(&method, &x);
+        let one = codes.one_hot(5).permute([0, 3, 1, 2]).to_kind(Kind::Float);
+        let by_weights = method.picture(&method.decode_weights(&one));
+        // The same products, with zeros between.
+        assert!(greatest(&(&by_weights - method.decode(&codes))) < 1e-6);
+
+        // Errors are those of pixels over the variance of all of them: that of each channel and that of their means.
+        let batch = batch(x.shallow_clone(), None);
+        let scores = no_grad(|| method.pretext(&batch));
+        let u = batch.uniform(selfsup_core::rng::Purpose::Mask, 5 * 2 * 2).view([3, 5, 2, 2]);
+        let y = gumbel_softmax(&method.logits(&x, false), &u, 0.0625);
+        let variance = (0.2f64.powi(2) + 0.3f64.powi(2) + 0.25f64.powi(2)) / 3.0 + (0.1f64.powi(2) * 2.0) / 3.0;
+        let error = |picture: &Tensor| number(&((picture - &x) * row(STD)).square().mean(None)) / variance;
+        let soft = error(&method.picture(&method.decode_weights(&y)));
+        for ((name, actual), expected) in scores.iter().zip([error(&by_weights), soft]) {
+            assert!((number(actual) / expected - 1.0).abs() < 1e-5, "{name}: {} is not {expected}", number(actual));
+        }
+        assert!((soft / error(&by_weights) - 1.0).abs() > 1e-4, "they differ");
+    }
+}
+
+#[test]
+fn the_picture_of_a_density_is_where_it_lies() {
+    let method = dvae(&Store::new(0, Device::Cpu), small(Reconstruction::LogitLaplace));
+    let pixels = (wave(0.4, &[2, 3, 8, 8]).to_kind(Kind::Float) + 1.0) / 2.0;
+    let m = &pixels * 0.8 + 0.1;
+    let rest: Tensor = 1.0 - &m;
+    let location = (&m / rest).log();
+    let picture = method.picture(&Tensor::cat(&[&location, &wave(0.5, &[2, 3, 8, 8]).to_kind(Kind::Float)], 1));
+    assert!(greatest(&(picture * row(STD) + row(MEAN) - pixels)) < 1e-6);
+    // What lies beyond [0.1, 0.9] is shown as black or white.
+    let beyond = method.picture(&Tensor::cat(&[&(location * 0.0 + 9.0), &m], 1));
+    assert!(greatest(&(beyond * row(STD) + row(MEAN) - 1.0)) < 1e-6);
+}
+
+#[test]
 fn codes_come_back_as_images() {
     for reconstruction in [Reconstruction::Mse, Reconstruction::LogitLaplace] {
         let store = Store::new(0, Device::Cpu);
@@ -296,14 +420,18 @@ fn codes_come_back_as_images() {
         let picture = no_grad(|| codebook.decode(&codes));
         assert_eq!(picture.size(), x.size());
         if reconstruction == Reconstruction::LogitLaplace {
-            assert!(greatest(&picture) <= 1.0 + 1e-6, "pixels stay in [0, 1]");
+            let pixels = &picture * row(STD) + row(MEAN);
+            assert!(greatest(&(&pixels - 0.5)) <= 0.5 + 1e-6, "pixels stay in [0, 1]");
         }
+        assert!(!picture.requires_grad(), "no graph is built");
+        let in_bf16 = |f: &dyn Fn() -> Tensor| precision::with(precision::Precision::Bf16, f);
+        assert_eq!(in_bf16(&|| codebook.encode(&x)), codes, "whatever the second stage computes in");
+        assert_eq!(in_bf16(&|| codebook.decode(&codes)), picture);
         let rows = method.pictures(&batch(x.shallow_clone(), None));
         assert_eq!(rows[1].1, picture);
         let scores = no_grad(|| method.pretext(&batch(x.shallow_clone(), None)));
         let names: Vec<_> = scores.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["reconstruction_error", "reconstruction_error_soft", "perplexity"]);
-        assert!((number(&scores[0].1) - number(&(&picture - &x).square().mean(None))).abs() < 1e-6);
     }
 }
 
@@ -395,7 +523,7 @@ fn generated_codes_are_what_all_places_at_once_give() {
         let method = second(&Store::new(0, Device::Cpu), text, image, config);
         let (caption, _) = method.tokens(&golden_batch(text, image, 3));
         let u = (wave(0.5, &[3, 9]).to_kind(Kind::Float) + 1.0) / 2.001;
-        let codes = no_grad(|| method.generate(&caption, &u));
+        let codes = no_grad(|| method.draw(&caption, &u));
         assert_eq!(codes.size(), [3, 9]);
         // The same draws from the logits that the finished sequence gives without a cache.
         let logits = no_grad(|| method.logits(&caption, &codes)).narrow(1, 4, 9).narrow(2, 11, 6) / temperature;
@@ -404,20 +532,82 @@ fn generated_codes_are_what_all_places_at_once_give() {
     }
 }
 
+/// The rows at `places` of a batch.
+fn rows(batch: &Batch, places: &[i64]) -> Batch {
+    let at = Tensor::from_slice(places);
+    let x = batch.views[0].x.index_select(0, &at);
+    let params = batch.views[0].params.index_select(0, &at);
+    let captions = batch.captions.as_ref().map(|captions| captions.index_select(0, &at));
+    let index = places.iter().map(|&i| batch.index[i as usize]).collect();
+    Batch { captions, ..Batch::new(vec![View { x, params }], index, batch.seed, batch.epoch) }
+}
+
 #[test]
 fn emptied_captions_are_padding_alone_and_belong_to_their_image() {
-    let (text, image) = ((5, 3), (4, 4));
-    let batch = golden_batch(text, image, 2);
+    let (text, image, n) = ((5, 3), (4, 4), 12);
+    let batch = golden_batch(text, image, n);
     let losses = |share: f64, batch: &Batch| {
         let config = TransformerConfig { empty_captions: share, ..TransformerConfig::default() };
         let loss = second(&Store::new(0, Device::Cpu), text, image, config).loss(batch, AT);
         number(&loss.total)
     };
-    let padding = Tensor::full([2, 3], -1i64, (Kind::Int64, Device::Cpu));
-    let mut emptied = golden_batch(text, image, 2);
-    emptied.captions = Some(padding);
+    let padding = Tensor::full([n, 3], -1i64, (Kind::Int64, Device::Cpu));
+    let emptied = Batch { captions: Some(padding), ..golden_batch(text, image, n) };
     assert_eq!(losses(1.0, &batch), losses(0.0, &emptied));
     assert_ne!(losses(0.0, &batch), losses(0.0, &emptied));
+
+    // A share of them: each caption is kept or emptied whatever stands beside it.
+    let (mut kept, mut sum) = (0, 0.0);
+    for i in 0..n {
+        let [alone, whole, none] =
+            [losses(0.4, &rows(&batch, &[i])), losses(0.0, &rows(&batch, &[i])), losses(0.0, &rows(&emptied, &[i]))];
+        // One row is computed in the same way each time.
+        assert!(alone == whole || alone == none, "{alone} is neither {whole} nor {none}");
+        kept += i64::from(alone == whole);
+        sum += alone;
+    }
+    assert!((3..n).contains(&kept), "{kept} of {n} are kept"); // 7.2 on average, with a deviation of 1.7
+    let order = [7, 2, 11, 0, 5, 9, 1, 10, 3, 8, 6, 4];
+    for batch in [&batch, &rows(&batch, &order)] {
+        // A mean over rows, in f32.
+        assert!((losses(0.4, batch) / (sum / n as f64) - 1.0).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn a_caption_is_held_against_that_of_another_image() {
+    let (text, image) = ((7, 4), (6, 9));
+    let method = second(&Store::new(0, Device::Cpu), text, image, TransformerConfig::default());
+    let scores = |batch: &Batch| no_grad(|| method.pretext(batch));
+    for n in [1, 3] {
+        let batch = golden_batch(text, image, n);
+        let others = golden_batch(text, image, 4).captions.expect("captions").narrow(0, 4 - n, n);
+        let swapped = Batch { captions: Some(others.shallow_clone()), ..golden_batch(text, image, n) };
+        let expected = number(&scores(&swapped)[1].1);
+        let held = scores(&Batch { others: Some(others), ..batch });
+        assert_eq!(held.iter().map(|s| s.0).collect::<Vec<_>>(), ["loss_text", "loss_image", "loss_image_shuffled"]);
+        assert_eq!(number(&held[2].1), expected);
+        assert_ne!(number(&held[1].1), expected);
+    }
+    assert_eq!(scores(&golden_batch(text, image, 2)).len(), 2, "without others there is nothing to hold it against");
+}
+
+#[test]
+fn images_are_generated_from_captions_alone_each_from_its_own_numbers() {
+    let (text, image) = ((7, 4), (6, 9));
+    let method = second(&Store::new(0, Device::Cpu), text, image, TransformerConfig::default());
+    let batch = golden_batch(text, image, 3);
+    let made = |batch: &Batch| Method::generate(&method, batch).expect("images");
+    let images = made(&batch);
+    assert_eq!(images.size(), [3, 3, 3, 3]);
+    let u = batch.uniform(selfsup_core::rng::Purpose::Generate, 9);
+    let codes = no_grad(|| method.draw(&method.tokens(&batch).0, &u));
+    assert_eq!(images.select(1, 0).flatten(1, 2).to_kind(Kind::Int64), codes, "`Given` shows its codes");
+    let View { x, params } = &batch.views[0];
+    let blind = vec![View { x: x.zeros_like(), params: params.shallow_clone() }];
+    assert_eq!(made(&Batch { views: blind, ..golden_batch(text, image, 3) }), images);
+    assert_eq!(made(&rows(&batch, &[2, 0])), images.index_select(0, &Tensor::from_slice(&[2i64, 0])));
+    assert_ne!(made(&Batch { seed: 1, ..golden_batch(text, image, 3) }), images);
 }
 
 #[test]
@@ -438,12 +628,6 @@ fn everything_in_the_second_stage_is_trained_and_shown() {
     let rows = method.pictures(&batch);
     assert_eq!(rows.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["input", "reconstruction", "from the caption"]);
     assert!(rows.iter().all(|(_, row)| row.size() == x.size()));
-    let scores = no_grad(|| method.pretext(&batch));
-    assert_eq!(
-        scores.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
-        ["loss_text", "loss_image", "loss_image_shuffled"]
-    );
-    assert_ne!(number(&scores[1].1), number(&scores[2].1));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""DALL-E's two losses by PyTorch (2.11) in f64: the densities of the first stage by torch.distributions, the
+"""DALL-E's two losses by PyTorch (2.11) in f64: the first stage with the densities of torch.distributions, the
 transformer of the second written row by row, without a mask. The literals of src/tests.rs.
 
     python golden.py
@@ -40,6 +40,72 @@ for b, k, h, w, tau in [(2, 5, 2, 3, 1.0), (1, 8, 3, 3, 0.5), (3, 3, 1, 2, 0.25)
     dmu, db = torch.autograd.grad(nll, [mu, log_b])
     values = show(y.norm(), dy.norm(), kl, dkl.norm(), nll, dmu.norm(), db.norm())
     print(f"    ([{b}, {k}, {h}, {w}], {tau}, [{values}]),")
+
+C, CODES, VALUES, ENCODER = 3, 5, 16, 64
+MEAN = torch.tensor([0.5, 0.4, 0.3]).float().double().view(1, C, 1, 1)
+STD = torch.tensor([0.2, 0.3, 0.25]).float().double().view(1, C, 1, 1)
+
+
+def first_shapes(channels):
+    def conv(name, i, o, k):
+        return [(f"{name}.weight", (o, i, k, k)), (f"{name}.bias", (o,))]
+
+    yield from conv("encoder.down.0", C, ENCODER // 2, 4) + conv("encoder.down.1", ENCODER // 2, ENCODER, 4)
+    yield from conv("encoder.conv", ENCODER, ENCODER, 3) + conv("logits", ENCODER, CODES, 1)
+    yield from conv("decoder.conv", VALUES, VALUES, 3) + [("codes", (CODES, VALUES))]
+    for net, width in [("encoder", ENCODER), ("decoder", VALUES)]:
+        for i in range(2):
+            yield from conv(f"{net}.blocks.{i}.conv3", width, width // 4, 3)
+            yield from conv(f"{net}.blocks.{i}.conv1", width // 4, width, 1)
+    yield from [("decoder.up.0.weight", (VALUES, VALUES // 2, 4, 4)), ("decoder.up.0.bias", (VALUES // 2,))]
+    yield from [("decoder.up.1.weight", (VALUES // 2, channels, 4, 4)), ("decoder.up.1.bias", (channels,))]
+
+
+def first(size, b, laplace, tau, beta):
+    # The k-th name in alphabetical order is filled with 0.1 sin(1.3 m^2 + k), the codes with 0.7 sin(1.3 m^2 + 2).
+    names = sorted(first_shapes(2 * C if laplace else C))
+    P = {n: (0.1 * wave(k, *s)).float().double() for k, (n, s) in enumerate(names)}
+    P["codes"] = (0.7 * wave(2, CODES, VALUES)).float().double()
+    for v in P.values():
+        v.requires_grad_()
+
+    def layer(name, x, stride=1, padding=0):
+        return F.conv2d(x, P[name + ".weight"], P[name + ".bias"], stride, padding)
+
+    def blocks(name, x):
+        for i in range(2):
+            h = layer(f"{name}.blocks.{i}.conv3", F.relu(x), 1, 1)
+            x = x + layer(f"{name}.blocks.{i}.conv1", F.relu(h))
+        return F.relu(x)
+
+    x = wave(0.1, b, C, size, size).float().double()
+    h = F.relu(layer("encoder.down.0", x, 2, 1))
+    h = F.relu(layer("encoder.down.1", h, 2, 1))
+    l = layer("logits", blocks("encoder", layer("encoder.conv", h, 1, 1))).permute(0, 2, 3, 1)
+    q = Categorical(logits=l)
+    side = l.shape[1]
+    u = ((wave(0.2, b, CODES, side, side) + 1.001) / 2.002).float().double().permute(0, 2, 3, 1)
+    y = ((l + Gumbel(0.0, 1.0).icdf(u)) / tau).softmax(-1)
+    z = sum(y[..., k, None] * P["codes"][k] for k in range(CODES)).permute(0, 3, 1, 2)
+    out = blocks("decoder", layer("decoder.conv", z, 1, 1))
+    out = F.relu(F.conv_transpose2d(out, P["decoder.up.0.weight"], P["decoder.up.0.bias"], 2, 1))
+    out = F.conv_transpose2d(out, P["decoder.up.1.weight"], P["decoder.up.1.bias"], 2, 1)
+    if laplace:
+        density = TransformedDistribution(Laplace(out[:, :C], out[:, C:].exp()), [SigmoidTransform()])
+        rec = -density.log_prob(0.8 * (STD * x + MEAN) + 0.1).mean()
+    else:
+        rec = ((out - x) ** 2).mean()
+    kl = kl_divergence(q, Categorical(logits=torch.zeros_like(l))).sum((1, 2)).mean()
+    total = rec + beta * kl / (C * size * size)
+    total.backward()
+    grads = [P[n].grad for n in ["encoder.down.0.weight", "logits.weight", "codes", "decoder.up.1.weight"]]
+    norms, tenth = show(*[g.norm() for g in grads]), show(*[g.flatten()[9] for g in grads])
+    print(f"    ({size}, {b}, {str(laplace).lower()}, {tau}, [{show(total, rec, kl)}], [{norms}], [{tenth}]),")
+
+
+print("first stage: size, images, logit-Laplace, tau; total, -log p, KL; gradients' norms and tenth values")
+first(8, 2, True, 0.4, 6.6)
+first(12, 3, False, 0.0625, 100.0)
 
 WIDTH, DEPTH, HEADS = 64, 6, 4
 
