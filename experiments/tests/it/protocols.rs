@@ -135,7 +135,7 @@ fn what_features_tell_of_an_augmentation_is_told_of_the_draw_that_made_the_pixel
         |p: f64| selfsup_core::augment::Jitter { brightness: 0.4, contrast: 0.0, saturation: 0.0, hue: 0.0, p };
     let judged = |config: &RunConfig| {
         let shape = Shape::Image(ImageShape { channels: 1, size: 8 });
-        let mut subject = Subject { store: Store::new(0, CPU), method: Box::new(Known), shape };
+        let mut subject = Subject { store: Store::new(0, CPU), method: Box::new(Known), tokenizer: None, shape };
         judge(config, &data, &mut subject).map(|scores| scores.values)
     };
     for p in [1.0, 0.5] {
