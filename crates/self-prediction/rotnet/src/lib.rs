@@ -10,7 +10,7 @@
 //!
 //! Where this departs from the paper:
 //! 1. The encoder is the run's and features are its output; the paper's are a NIN and an AlexNet, and its best features
-//!    come from the second of four blocks, not from the last.
+//!    come from the second of four blocks, not from the last: ask the protocol `layers`.
 //! 2. Crops are a square of 7/8 of the image's side, resized: of ImageNet that is the authors' 224 of 256 pixels. For
 //!    CIFAR-10 their code pads by 4 pixels and crops 32, which no recipe here does.
 //! 3. Angles are multiples of 90 degrees, turned without interpolation. Table 2 has eight angles too; those in between
