@@ -10,7 +10,7 @@ use selfsup_core::data::Normalisation;
 use selfsup_core::method::{Entry, Shape};
 use selfsup_core::{Device, Kind, Tensor, no_grad};
 use selfsup_datasets::{Dataset, Vocabulary, stratified_first};
-use selfsup_report::figure::{Axes, Figure, Series, bars, file_name, lines};
+use selfsup_report::figure::{Axes, Figure, Panel, Series, bars, file_name, lines, panels};
 use selfsup_report::file::write_whole;
 use selfsup_report::html::{Card, Page};
 use selfsup_report::metrics;
@@ -34,6 +34,25 @@ pub(crate) fn to_pictures(x: &Tensor, normalisation: &Normalisation) -> Result<V
     (0..b).map(|i| Picture::new(h as usize, w as usize, c as usize, Vec::try_from(x.get(i).flatten(0, -1))?)).collect()
 }
 
+/// Lines [B, C, T] by name, of the first samples and channels: a panel for each channel of each sample.
+fn to_panels(rows: &[(&str, Tensor)]) -> Result<Figure> {
+    let (b, c, _) = rows[0].1.size3()?;
+    let mut drawn = Vec::new();
+    for (sample, channel) in (0..b.min(4)).flat_map(|sample| (0..c.min(2)).map(move |channel| (sample, channel))) {
+        let line = |(_, x): &(&str, Tensor)| {
+            Ok(Vec::try_from(x.get(sample).get(channel).to_device(Device::Cpu).to_kind(Kind::Double))?)
+        };
+        let title = match (b, c) {
+            (1, 1) => String::new(),
+            (_, 1) => format!("series {}", sample + 1),
+            _ => format!("series {}, channel {}", sample + 1, channel + 1),
+        };
+        drawn.push(Panel { title, lines: rows.iter().map(line).collect::<Result<_>>()? });
+    }
+    let names: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
+    Ok(Figure { name: "series".into(), ..panels("Test series", &names, &drawn)? })
+}
+
 /// Rows with a caption before each, and captions below the columns, if any, for which these are drawn wider.
 pub(crate) fn write_grid(
     path: &Path,
@@ -47,7 +66,8 @@ pub(crate) fn write_grid(
     write_whole(path, &grid.png()?)
 }
 
-/// Writes views.png (images and the run's views of them) and, for a method that has pictures, pictures.png.
+/// Writes views.png (images and the run's views of them) and, for a method that has pictures, pictures.png, series.svg and
+/// series.png, or texts.txt.
 ///
 /// # Errors
 /// If an image cannot be read, or a file not written.
@@ -78,8 +98,9 @@ pub fn write_pictures(
     };
     let batch = HostBatch::plain(samples, index, size, normalisation, config.seed, 0)?;
     let batch = batch.to_batch(subject.store.device());
-    let (images, texts): (Vec<_>, Vec<_>) =
+    let (images, others): (Vec<_>, Vec<_>) =
         no_grad(|| subject.method.pictures(&batch)).into_iter().partition(|(_, x)| x.dim() == 4);
+    let (series, texts): (Vec<_>, Vec<_>) = others.into_iter().partition(|(_, x)| x.dim() == 3);
     if !images.is_empty() {
         let rows = images
             .into_iter()
@@ -87,11 +108,17 @@ pub fn write_pictures(
             .collect::<Result<_>>()?;
         write_grid(&folder.join("pictures.png"), rows, captions, size)?;
     }
-    if let (false, Some(vocabulary)) = (texts.is_empty(), &dataset.vocabulary) {
+    if !series.is_empty() {
+        to_panels(&series)?.write(folder)?;
+    }
+    if !texts.is_empty() {
+        // Tokens of series stand for no text.
+        let numbers = |ids: &[i64]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         let mut text = String::new();
         for (caption, ids) in texts {
             for row in Vec::<Vec<i64>>::try_from(ids.to_device(Device::Cpu))? {
-                text += &format!("== {caption}\n{}\n\n", vocabulary.decode(&row));
+                let row = dataset.vocabulary.as_ref().map_or_else(|| numbers(&row), |v| v.decode(&row));
+                text += &format!("== {caption}\n{row}\n\n");
             }
         }
         write_whole(&folder.join("texts.txt"), text.as_bytes())?;
@@ -300,6 +327,7 @@ impl Report {
                 picture("views.png", "Training images and the views that the method is given of them"),
                 picture("pictures.png", "Test images as the method sees and rebuilds them"),
             ];
+            let drawing = picture("series.png", "Test series, and what the method makes of them");
             let written = fs::read_to_string(folder.join("plots/texts.txt")).ok();
             let texts = written.map(|text| ("What the method does to test samples".to_string(), text));
             let mut own = Vec::new();
@@ -318,6 +346,7 @@ impl Report {
                 paper: entry.paper.into(),
                 family: entry.family.to_string(),
                 pictures: pictures.into_iter().flatten().collect(),
+                drawings: drawing.into_iter().collect(),
                 texts: texts.into_iter().collect(),
                 figures: own,
                 notes: speed

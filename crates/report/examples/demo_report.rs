@@ -121,6 +121,7 @@ fn page(rows: Vec<Row>, tables: Vec<Table>, figures: Vec<Figure>) -> Result<Page
     let card = |(name, family, ..): &(&str, &str, f64, f64, f64, &str)| -> Result<Card> {
         Ok(Card {
             texts: Vec::new(),
+            drawings: Vec::new(),
             name: name.to_string(),
             paper: "A. Author and B. Author, A paper, 2020, https://arxiv.org/abs/2002.05709.".into(),
             family: family.to_string(),

@@ -6,10 +6,12 @@
 mod bars;
 mod canvas;
 mod lines;
+mod panels;
 
 pub use bars::bars;
 pub(crate) use canvas::{sheet, text_width};
 pub use lines::{Axes, Series, lines};
+pub use panels::{Panel, panels};
 
 use crate::file::write_all_whole;
 use anyhow::{Context, Result, ensure};

@@ -46,6 +46,8 @@ pub struct Card {
     pub family: String,
     /// (caption, PNG bytes): views, reconstructions.
     pub pictures: Vec<(String, Vec<u8>)>,
+    /// (caption, PNG bytes) of figures that lie in the run's folder: forecasts of series.
+    pub drawings: Vec<(String, Vec<u8>)>,
     /// (caption, text): what a method of text wrote.
     pub texts: Vec<(String, String)>,
     /// Curves of its own, such as the loss.
@@ -144,16 +146,15 @@ fn figure(figure: &Figure) -> Value {
 }
 
 fn card(card: &Card) -> Value {
-    let pictures: Vec<Value> = card
-        .pictures
-        .iter()
-        .map(|(caption, png)| context! { caption => caption.as_str(), data => base64(png) })
-        .collect();
+    let pictures = |pictures: &[(String, Vec<u8>)]| -> Vec<Value> {
+        pictures.iter().map(|(caption, png)| context! { caption => caption.as_str(), data => base64(png) }).collect()
+    };
     context! {
         name => card.name.as_str(),
         paper => pieces(&card.paper),
         family => card.family.as_str(),
-        pictures,
+        pictures => pictures(&card.pictures),
+        drawings => pictures(&card.drawings),
         texts => pairs(&card.texts),
         figures => card.figures.iter().map(figure).collect::<Vec<_>>(),
         notes => card.notes.iter().map(|note| pieces(note)).collect::<Vec<_>>(),

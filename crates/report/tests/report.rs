@@ -1,6 +1,6 @@
 //! The crate from outside: CSV, statistics, tables, figures, page, event files.
 
-use selfsup_report::figure::{Axes, Series, bars, lines};
+use selfsup_report::figure::{Axes, Panel, Series, bars, lines, panels};
 use selfsup_report::html::{Card, Page};
 use selfsup_report::results::{self, COLUMNS, Row, Status};
 use selfsup_report::table::{Kind, OwnTasks, Table, summarise};
@@ -182,6 +182,33 @@ fn figures_name_every_method_and_are_the_same_twice() {
 }
 
 #[test]
+fn panels_show_each_series_with_its_own_axis() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let wave = |scale: f64| (0..40).map(|t| scale * (0.3 * t as f64).sin()).collect::<Vec<_>>();
+    let gap = |line: Vec<f64>| line.into_iter().enumerate().map(|(t, y)| if t < 8 { f64::NAN } else { y }).collect();
+    let panel = |n: usize| Panel { title: format!("<{n}>"), lines: vec![wave(10f64.powi(n as i32)), gap(wave(0.9))] };
+    let (names, drawn) = (["series", "forecast & co"], (0..3).map(panel).collect::<Vec<_>>());
+    let figure = panels("Test series", &names, &drawn).expect("panels");
+    assert_eq!(figure, panels("Test series", &names, &drawn).expect("the same"));
+    for text in ["&lt;0&gt;", "&lt;2&gt;", "series\n", "forecast &amp; co", "100\n", "−100\n", "40\n"] {
+        assert!(figure.svg.contains(text), "{text}");
+    }
+    let [_, png] = figure.write(folder.path()).expect("written");
+    let picture = image::load_from_memory(&fs::read(png).expect("png")).expect("a PNG").to_rgb8();
+    // Two columns and two rows; the last place of four is empty paper.
+    assert_eq!(picture.width(), 1800);
+    let ink = |x: std::ops::Range<u32>, y: std::ops::Range<u32>| {
+        x.flat_map(|x| y.clone().map(move |y| (x, y))).any(|(x, y)| picture.get_pixel(x, y).0[0] < 100)
+    };
+    let (middle, below) = (picture.width() / 2, picture.height() / 2 + 74);
+    assert!(ink(0..middle, below..picture.height()) && !ink(middle..picture.width(), below..picture.height()));
+    let one = |lines| panels("x", &names, &[Panel { title: String::new(), lines }]);
+    assert!(one(vec![vec![0.5], vec![0.25]]).is_ok(), "a single step");
+    assert!(one(vec![wave(1.0)]).expect_err("a line is missing").to_string().contains("1 lines for 2 names"));
+    assert!(one(vec![vec![f64::NAN], vec![]]).is_err() && panels("x", &names, &[]).is_err());
+}
+
+#[test]
 fn a_page_escapes_hostile_names_and_loads_nothing() {
     let hostile = "<script>alert('x')</script>\"&\u{1b}[31m";
     let own = Row { metric: hostile.into(), ..row("byol", "pretext", 0, 1.5) };
@@ -197,6 +224,7 @@ fn a_page_escapes_hostile_names_and_loads_nothing() {
         name: hostile.into(),
         paper: "https://example.org/\"onclick=alert(1) <script>".into(),
         pictures: vec![(hostile.into(), vec![1, 2, 3])],
+        drawings: vec![(hostile.into(), vec![4, 5, 6])],
         texts: vec![(hostile.into(), hostile.into())],
         figures: figures.clone(),
         ..Card::default()
@@ -221,7 +249,8 @@ fn a_page_escapes_hostile_names_and_loads_nothing() {
     for loading in ["<link", "<iframe", "@import", "url(", "src=\"http"] {
         assert!(!html.contains(loading), "{loading}");
     }
-    assert!(html.contains("data:image/png;base64,AQID") && html.contains("href=\"results.csv\""));
+    assert!(html.contains("data:image/png;base64,AQID") && html.contains("data:image/png;base64,BAUG"));
+    assert!(html.contains("href=\"results.csv\""));
     assert!(html.contains("1 diverged") && html.contains("beats random?"));
     assert!(!page.tables[0].terminal(120, false).contains('\x1b'));
 }
