@@ -38,9 +38,10 @@ pub(crate) enum Format {
         speeches: bool,
         pieces: bool,
     },
-    /// Bundled series, as they are or as token sequences: the training part's file, then the test part's.
+    /// Bundled series, as they are or as token sequences, of which a token stands for so many steps of a channel: the
+    /// training part's file, then the test part's.
     Series {
-        tokens: bool,
+        tokens: Option<usize>,
     },
     /// Captioned images, an archive or the folder that it holds; captions in characters or in pieces of words.
     Emoji {
@@ -243,7 +244,7 @@ const fn shakespeare(name: &'static str, summary: &'static str, speeches: bool, 
 }
 
 /// What the bundled vowels are read as.
-const fn vowels(name: &'static str, summary: &'static str, tokens: bool) -> Entry {
+const fn vowels(name: &'static str, summary: &'static str, tokens: Option<usize>) -> Entry {
     Entry {
         name,
         summary,
@@ -274,7 +275,7 @@ const fn emoji(name: &'static str, summary: &'static str, pieces: bool) -> Entry
 }
 
 /// What the bundled outlines of leaves are read as.
-const fn leaves(name: &'static str, summary: &'static str, tokens: bool) -> Entry {
+const fn leaves(name: &'static str, summary: &'static str, tokens: Option<usize>) -> Entry {
     Entry {
         name,
         summary,
@@ -440,10 +441,10 @@ static ENTRIES: [Entry; 20] = [
     shakespeare("tinyshakespeare-bpe", "the same in 1,024 pieces of words (byte-pair encoding)", false, true),
     shakespeare("shakespeare-speeches", "the speeches of the same, 9 classes: the plays; bundled", true, false),
     shakespeare("shakespeare-speeches-bpe", "the same in 1,024 pieces of words (byte-pair encoding)", true, true),
-    vowels("japanese-vowels", "270 + 370 series of 12 channels and 7 to 29 steps, 9 speakers; bundled", false),
-    vowels("japanese-vowels-tokens", "the same as token sequences, 64 levels of each channel", true),
-    leaves("osu-leaf", "200 + 242 series of 1 channel and 427 steps: outlines of leaves, 6 species; bundled", false),
-    leaves("osu-leaf-tokens", "the same as token sequences of 64 levels", true),
+    vowels("japanese-vowels", "270 + 370 series of 12 channels and 7 to 29 steps, 9 speakers; bundled", None),
+    vowels("japanese-vowels-tokens", "the same as token sequences, 64 levels of each channel", Some(1)),
+    leaves("osu-leaf", "200 + 242 series of 1 channel and 427 steps: outlines of leaves, 6 species; bundled", None),
+    leaves("osu-leaf-tokens", "the same as sequences of 107 tokens: the means of 4 steps in 64 levels", Some(4)),
     emoji("emoji", "3,786 emoji 64 x 64 over white with captions, 10 categories (14 MB)", false),
     emoji("emoji-bpe", "the same with captions in 512 pieces of words (byte-pair encoding)", true),
     emoji_mini("emoji-mini", "1,435 emoji 32 x 32 over white with captions, 7 categories; bundled", false),

@@ -49,7 +49,7 @@ impl Own {
             Own::Folder => folder::open(path),
             Own::Text => text::open(path),
             Own::Series => series::open(path, series::dataset),
-            Own::SeriesTokens => series::open(path, series::token_dataset),
+            Own::SeriesTokens => series::open(path, |train, test| series::token_dataset(train, test, 1)),
         }
     }
 }
@@ -157,7 +157,10 @@ pub(crate) fn load_entry(entry: &Entry, root: &Path) -> Result<Dataset> {
             let read =
                 |source: &Source| series::parse(source.file, &text::utf8(source.file, checked(entry, &root, source)?)?);
             let (train, test) = (read(&entry.sources[0])?, read(&entry.sources[1])?);
-            let set = if tokens { series::token_dataset(train, test)? } else { series::dataset(train, test)? };
+            let set = match tokens {
+                Some(steps) => series::token_dataset(train, test, steps)?,
+                None => series::dataset(train, test)?,
+            };
             Ok(Dataset { name: entry.name.into(), ..set })
         }
         Format::Emoji { pieces } => {

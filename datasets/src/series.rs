@@ -199,9 +199,8 @@ fn beside(train: &Path) -> Result<PathBuf> {
     Ok(test)
 }
 
-/// The training part at `path` and the test part beside it, packed by gzip or not, made a set by `dataset` or
-/// [`token_dataset`].
-pub(crate) fn open(path: &Path, set: fn(Problem, Problem) -> Result<Dataset>) -> Result<Dataset> {
+/// The training part at `path` and the test part beside it, packed by gzip or not, of which `set` makes a data set.
+pub(crate) fn open(path: &Path, set: impl Fn(Problem, Problem) -> Result<Dataset>) -> Result<Dataset> {
     let read = |path: &Path| {
         let name = path.display().to_string();
         parse(&name, &utf8(&name, Content::open(path)?.all()?)?)

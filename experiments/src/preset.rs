@@ -13,9 +13,9 @@ macro_rules! presets {
 }
 
 presets! {
-    "next-step": "cpu", "cpu-regression";
-    "gpt": "cpu", "cpu-speeches", "cpu-image", "shakespeare-char";
-    "pixelcnn": "cpu", "cpu-codes", "cifar10";
+    "next-step": "cpu", "cpu-regression", "librispeech";
+    "gpt": "cpu", "cpu-speeches", "cpu-image", "shakespeare-char", "imagenet-igpt-s";
+    "pixelcnn": "cpu", "cpu-plain", "cpu-codes", "cifar10", "cifar10-codes";
     "vq-vae": "cpu", "cifar10";
     "bert": "cpu", "bert-base";
     "mae": "cpu", "cifar10-solo", "imagenet-vit-base";

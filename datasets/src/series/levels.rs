@@ -74,18 +74,35 @@ impl Samples for Tokens {
     }
 }
 
-/// A data set of the two parts of a problem, as tokens by the levels of the training part.
-pub(crate) fn token_dataset(train: Problem, test: Problem) -> Result<Dataset> {
+impl Series {
+    /// Means of `steps` steps in place of them; the last one of those that are left.
+    fn means(&self, steps: usize) -> Series {
+        let mut means = Series { values: Vec::new(), bounds: vec![0], channels: self.channels };
+        for bounds in self.bounds.windows(2) {
+            let length = (bounds[1] - bounds[0]) / self.channels;
+            for channel in self.values[bounds[0]..bounds[1]].chunks_exact(length) {
+                let mean = |steps: &[f32]| steps.iter().sum::<f32>() / steps.len() as f32;
+                means.values.extend(channel.chunks(steps).map(mean));
+            }
+            means.bounds.push(means.values.len());
+        }
+        means
+    }
+}
+
+/// A data set of the two parts of a problem, as tokens: the mean of `steps` steps of a channel, by the levels of the
+/// training part.
+pub(crate) fn token_dataset(train: Problem, test: Problem, steps: usize) -> Result<Dataset> {
     agree(&train, &test)?;
-    let channels = train.series.channels;
-    let levels = Levels::of(&train.series, LEVELS);
-    let [train_ids, test_ids] = [levels.tokens(&train.series), levels.tokens(&test.series)];
+    let [train_means, test_means] = [&train, &test].map(|part| part.series.means(steps));
+    let levels = Levels::of(&train_means, LEVELS);
+    let native_size = train_means.channels * train_means.longest().max(test_means.longest());
     let set = dataset(train, test)?;
     Ok(Dataset {
-        train: Part { samples: Arc::new(train_ids), ..set.train },
-        test: set.test.map(|part| Part { samples: Arc::new(test_ids), ..part }),
+        train: Part { samples: Arc::new(levels.tokens(&train_means)), ..set.train },
+        test: set.test.map(|part| Part { samples: Arc::new(levels.tokens(&test_means)), ..part }),
         normalisation: Normalisation { mean: Vec::new(), std: Vec::new() },
-        native_size: channels * set.native_size,
+        native_size,
         ..set
     })
 }

@@ -20,12 +20,19 @@ pub enum TransformerSize {
     Mini,
     /// 768 wide, 12 blocks, 12 heads: GPT-2 small, BERT base.
     Base,
+    /// 512 wide, 24 blocks, 8 heads: Image-GPT S.
+    IgptS,
 }
 
 impl TransformerSize {
     /// All of them.
-    pub const ALL: [TransformerSize; 4] =
-        [TransformerSize::Nano, TransformerSize::Micro, TransformerSize::Mini, TransformerSize::Base];
+    pub const ALL: [TransformerSize; 5] = [
+        TransformerSize::Nano,
+        TransformerSize::Micro,
+        TransformerSize::Mini,
+        TransformerSize::Base,
+        TransformerSize::IgptS,
+    ];
 
     /// As it is written behind `transformer-`.
     pub fn name(self) -> &'static str {
@@ -34,6 +41,7 @@ impl TransformerSize {
             TransformerSize::Micro => "micro",
             TransformerSize::Mini => "mini",
             TransformerSize::Base => "base",
+            TransformerSize::IgptS => "igpt-s",
         }
     }
 
@@ -49,6 +57,7 @@ impl TransformerSize {
             TransformerSize::Micro => (128, 4, 4),
             TransformerSize::Mini => (384, 6, 6),
             TransformerSize::Base => (768, 12, 12),
+            TransformerSize::IgptS => (512, 24, 8),
         }
     }
 }

@@ -18,7 +18,7 @@ def wave(phase, *shape):
 
 
 def shapes(v, t, start, tied):
-    yield from [("encoder.embedding", (v + 1, WIDTH)), ("encoder.positions", (1, t, WIDTH))]
+    yield from [("encoder.embedding", (v + 1, WIDTH)), ("encoder.positions", (1, t if start else t - 1, WIDTH))]
     yield from [("encoder.norm.weight", (WIDTH,)), ("encoder.norm.bias", (WIDTH,))]
     for i in range(DEPTH):
         block = f"encoder.blocks.{i}"
