@@ -17,7 +17,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// The classifier's encoder, whatever the run's own reads.
-const CLASSIFIER: EncoderConfig = EncoderConfig::ConvNet { tiny: false };
+const CLASSIFIER: EncoderConfig = EncoderConfig::ConvNet { tiny: true };
 /// Images that are made at once.
 const BATCH: usize = 250;
 

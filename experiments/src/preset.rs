@@ -23,7 +23,7 @@ presets! {
     "jigsaw": "cpu", "cpu-3x3", "imagenet-2016", "imagenet-resnet50";
     "augself": "cpu", "cifar10";
     "vq-gan": "cpu", "imagenet-f16";
-    "dall-e": "cpu", "cpu-dvae", "emoji", "emoji-dvae";
+    "dall-e": "cpu", "cpu-dvae", "cpu-classes", "cpu-classes-dvae", "emoji", "emoji-dvae", "paper", "paper-dvae";
     "simclr": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenet-resnet50";
     "moco": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenet-resnet50", "imagenet-resnet50-v1";
     "instdisc": "cpu", "cifar10", "imagenet-resnet50";

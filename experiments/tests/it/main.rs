@@ -4,6 +4,7 @@ mod auxiliary;
 mod command_line;
 mod conformance;
 mod first_stage;
+mod generation;
 mod layering;
 mod modalities;
 mod new_method;

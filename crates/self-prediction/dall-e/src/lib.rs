@@ -18,11 +18,12 @@
 //!    encoder reads normalised pixels.
 //! 2. beta has its weight from the first step on; the paper lets it rise over the first 5000 of 3 million.
 //! 3. `reconstruction = "mse"` takes the place of the logit-Laplace density where the small presets say so.
-//! 4. Captions are characters, not byte pairs; attention is dense, not a mix of sparse patterns; input and output
-//!    share one table of tokens, as in GPT-2.
+//! 4. Captions are characters, or pieces of words without dropout of merges; attention is dense, not a mix of sparse
+//!    patterns; input and output share one table of tokens, as in GPT-2.
 //! 5. Features are the mean over the image's places of the middle block, under a caption of padding alone, or in the
-//!    first stage of the encoder. The paper has none. `empty_captions` of the captions are emptied in training, so
-//!    that the network knows such a caption; the paper's share is 0.
+//!    first stage of the encoder. The paper has none. They do not depend on the last code, behind which nothing is
+//!    predicted. `empty_captions` of the captions are emptied in training, so that the network knows such a caption;
+//!    the paper's share is 0.
 //! 6. No ranking of samples by a second network.
 
 mod dvae;

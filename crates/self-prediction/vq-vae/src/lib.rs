@@ -21,7 +21,7 @@
 //!    first step.
 //! 3. Restarts are not the paper's (off by default); they are Jukebox's (Dhariwal et al. 2020), which moves codes with
 //!    an average below 1 to outputs of the batch.
-//! 4. Layers start as PyTorch's do, not from truncated normals.
+//! 4. Layers start as PyTorch's do, not from truncated normals; codes uniform on +-1/K, the example's on +-sqrt(3/D).
 //! 5. Images are normalised by channel; the error is that of pixels, since each channel is weighted by its variance.
 
 use anyhow::Result;
