@@ -16,11 +16,11 @@ pub(crate) struct Captioned {
 
 impl Captioned {
     /// With one of `texts` for each image.
-    pub(crate) fn new(images: Arc<dyn Samples>, texts: &[&str], vocabulary: &Vocabulary) -> Captioned {
+    pub(crate) fn new(images: Arc<dyn Samples>, texts: &[&str], vocabulary: &Vocabulary) -> Result<Captioned> {
         debug_assert_eq!(images.len(), texts.len());
-        let captions: Vec<Vec<u32>> = texts.iter().map(|text| vocabulary.encode(text)).collect();
+        let captions: Vec<Vec<u32>> = texts.iter().map(|text| vocabulary.encode(text)).collect::<Result<_>>()?;
         let length = captions.iter().map(Vec::len).max().unwrap_or(0);
-        Captioned { images, captions, shape: Captions { vocabulary: vocabulary.len(), length } }
+        Ok(Captioned { images, captions, shape: Captions { vocabulary: vocabulary.len(), length } })
     }
 }
 
@@ -51,5 +51,5 @@ impl Samples for Captioned {
 pub(crate) fn by_class(part: Part, names: &[String], vocabulary: &Vocabulary) -> Result<Part> {
     let labels = part.labels.context("a class is named by its label")?;
     let texts: Vec<&str> = labels.iter().map(|&label| names[usize::from(label)].as_str()).collect();
-    Ok(Part::labelled(Captioned::new(part.samples, &texts, vocabulary), labels))
+    Ok(Part::labelled(Captioned::new(part.samples, &texts, vocabulary)?, labels))
 }

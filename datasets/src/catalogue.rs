@@ -156,7 +156,7 @@ impl Entry {
 /// Own data, which need no entry: how they are named, and what is read.
 pub const OWN: [(&str, &str); 4] = [
     ("folder:PATH", "own images: PNG and JPEG in folders of classes, or in one folder"),
-    ("text:PATH", "own text: a UTF-8 file, or a folder with .txt files; in characters"),
+    ("text:PATH", "own text: a UTF-8 file, or a folder with .txt files; in characters, or by its tokenizer.json"),
     ("ts:PATH_TRAIN.ts", "own series in the format of the UCR and UEA archives, PATH_TEST.ts beside it"),
     ("ts-tokens:PATH_TRAIN.ts", "the same as token sequences: each value one of 64 levels, each channel with its own"),
 ];

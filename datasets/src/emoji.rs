@@ -98,7 +98,7 @@ fn dataset(pixels: Pixels, lines: Vec<Line>, pieces: bool) -> Result<Dataset> {
         false => Vocabulary::characters(&texts.concat()),
     };
     let (native_size, normalisation) = (pixels.height, normalisation(&pixels, &train)?);
-    let whole = Part::labelled(Captioned::new(Arc::new(pixels), &texts, &vocabulary), labels);
+    let whole = Part::labelled(Captioned::new(Arc::new(pixels), &texts, &vocabulary)?, labels);
     Ok(Dataset {
         name: String::new(),
         classes,

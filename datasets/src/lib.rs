@@ -18,7 +18,7 @@
 //! | `tinyshakespeare-bpe`, `shakespeare-speeches-bpe` | the same two in pieces of words ([`Pieces`]) |
 //! | `japanese-vowels`, `osu-leaf` | bundled series: 12 channels and 7 to 29 steps; one channel and 427 steps |
 //! | `japanese-vowels-tokens`, `osu-leaf-tokens` | the same as token sequences: 64 levels of each channel, of each step and of the means of 4 |
-//! | `text:PATH` | own text: a UTF-8 file or the `.txt` files of a folder, in windows of characters |
+//! | `text:PATH` | own text: a UTF-8 file or the `.txt` files of a folder, in windows of characters; in those of pieces where the folder holds a `tokenizer.json` |
 //! | `ts:PATH_TRAIN.ts`, `ts-tokens:PATH_TRAIN.ts` | own series in the `.ts` format, with `PATH_TEST.ts` beside it; as token sequences |
 //! | `folder:PATH` | own images: PNG and JPEG in folders of classes, or in one folder without labels ([`Dataset`]) |
 //!

@@ -147,8 +147,8 @@ pub(crate) fn load_entry(entry: &Entry, root: &Path) -> Result<Dataset> {
             };
             let shorter = if pieces { 2 } else { 1 };
             let set = match speeches {
-                true => text::of_speeches(&text, vocabulary, text::SPEECH / shorter),
-                false => text::of_windows(&text, vocabulary, text::WINDOW / shorter),
+                true => text::of_speeches(&text, vocabulary, text::SPEECH / shorter)?,
+                false => text::of_windows(&text, vocabulary, text::WINDOW / shorter)?,
             };
             Ok(Dataset { name: entry.name.into(), ..set })
         }

@@ -1,153 +1,89 @@
-//! Byte-pair encoding (Sennrich, Haddow and Birch 2016, arXiv 1508.07909) over characters.
+//! Pieces of words, by the library `tokenizers`: found by byte-pair encoding (Sennrich, Haddow and Birch 2016, arXiv
+//! 1508.07909) over characters, or those of a `tokenizer.json` that was made elsewhere.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use anyhow::{Result, anyhow};
+use std::path::Path;
+use tokenizers::decoders::fuse::Fuse;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::models::{ModelWrapper, TrainerWrapper};
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{SplitDelimiterBehavior, Tokenizer};
 
-/// A pair of neighbouring pieces.
-type Pair = (u32, u32);
+/// What pieces do not reach across: letters with at most one space before them, other signs likewise, single blanks.
+const WORDS: &str = r" ?\p{L}+| ?[^\s\p{L}]+|\s";
 
-/// Pieces of words: the characters of a text in the order of their code points, then merged pairs in the order in which
-/// they were merged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Pieces of words. Trained ones are the characters of a text in the order of their code points, then merged pairs in
+/// the order in which they were merged.
+#[derive(Clone, Debug)]
 pub struct Pieces {
-    pieces: Vec<String>,
-    /// The rank of each merge and the piece it makes.
-    merges: BTreeMap<Pair, (usize, u32)>,
-}
-
-/// `text` cut into what pieces do not reach across: letters with at most one space before them, other signs likewise,
-/// and single blanks. As the regular expression ` ?\p{L}+| ?[^\s\p{L}]+|\s`.
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    let kind = |c: char| if c.is_whitespace() { 0 } else { 1 + usize::from(c.is_alphabetic()) };
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let first = rest.chars().next()?;
-        let skipped = if first == ' ' { 1 } else { 0 };
-        let run = rest[skipped..].chars().next().map_or(0, kind);
-        let end = match run {
-            0 => first.len_utf8(),
-            _ => rest[skipped..].find(|c| kind(c) != run).map_or(rest.len(), |end| skipped + end),
-        };
-        let (word, behind) = rest.split_at(end);
-        rest = behind;
-        Some(word)
-    })
-}
-
-/// Replaces every `pair` of `word`, from left to right, by `piece`.
-fn merge(word: &mut Vec<u32>, pair: Pair, piece: u32) {
-    let mut to = 0;
-    let mut from = 0;
-    while from < word.len() {
-        let found = from + 1 < word.len() && (word[from], word[from + 1]) == pair;
-        word[to] = if found { piece } else { word[from] };
-        from += 1 + usize::from(found);
-        to += 1;
-    }
-    word.truncate(to);
-}
-
-/// How often each pair of neighbours occurs in a text whose distinct words are counted.
-#[derive(Default)]
-struct Corpus {
-    /// Each distinct word in pieces, and how often it occurs.
-    words: Vec<(Vec<u32>, i64)>,
-    counts: HashMap<Pair, i64>,
-    /// The words that a pair was ever seen in.
-    places: HashMap<Pair, BTreeSet<usize>>,
-}
-
-impl Corpus {
-    fn new(words: Vec<(Vec<u32>, i64)>) -> Corpus {
-        let mut corpus = Corpus { words, ..Corpus::default() };
-        (0..corpus.words.len()).for_each(|at| corpus.count(at, 1));
-        corpus
-    }
-
-    /// Counts the pairs of word `at` in (1) or out (-1).
-    fn count(&mut self, at: usize, sign: i64) {
-        let (word, occurrences) = &self.words[at];
-        for pair in word.windows(2).map(|pair| (pair[0], pair[1])) {
-            *self.counts.entry(pair).or_default() += sign * occurrences;
-            self.places.entry(pair).or_default().insert(at);
-        }
-    }
-
-    /// The most frequent pair; of equally frequent ones that with the smaller ids.
-    fn best(&self) -> Option<Pair> {
-        let occurring = self.counts.iter().filter(|&(_, &count)| count > 0);
-        occurring.max_by_key(|&(&pair, &count)| (count, Reverse(pair))).map(|(&pair, _)| pair)
-    }
-
-    fn merge(&mut self, pair: Pair, piece: u32) {
-        for at in self.places.remove(&pair).unwrap_or_default() {
-            self.count(at, -1);
-            merge(&mut self.words[at].0, pair, piece);
-            self.count(at, 1);
-        }
-        self.counts.remove(&pair);
-    }
+    tokenizer: Tokenizer,
+    /// Ids are below it.
+    len: usize,
 }
 
 impl Pieces {
     /// Merges the most frequent pair of neighbours in `text` until there are `size` pieces or no pair is left.
     /// `alphabet` holds all characters that will ever be encoded.
     pub(crate) fn train(text: &str, alphabet: &str, size: usize) -> Pieces {
-        let characters: BTreeSet<char> = alphabet.chars().collect();
-        let mut pieces: Vec<String> = characters.into_iter().map(String::from).collect();
-        let mut ids: HashMap<String, u32> = pieces.iter().cloned().zip(0..).collect();
-        let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
-        words(text).for_each(|word| *counts.entry(word).or_default() += 1);
-        let id = |c: char| ids.get(c.encode_utf8(&mut [0; 4]) as &str).copied();
-        let words = counts.into_iter().map(|(word, count)| (word.chars().filter_map(id).collect(), count));
-        let mut corpus = Corpus::new(words.collect());
-        let mut merges = BTreeMap::new();
-        while pieces.len() < size {
-            let Some(pair) = corpus.best() else { break };
-            let joined = format!("{}{}", pieces[pair.0 as usize], pieces[pair.1 as usize]);
-            // Two pairs may make the same piece.
-            let piece = *ids.entry(joined.clone()).or_insert_with(|| {
-                pieces.push(joined);
-                pieces.len() as u32 - 1
-            });
-            merges.insert(pair, (merges.len(), piece));
-            corpus.merge(pair, piece);
-        }
-        Pieces { pieces, merges }
+        let mut tokenizer = Tokenizer::new(BPE::default());
+        let split = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Isolated, false);
+        tokenizer.with_pre_tokenizer(Some(split.expect("a right expression")));
+        tokenizer.with_decoder(Some(Fuse::new()));
+        let trainer = BpeTrainer::builder()
+            .show_progress(false)
+            .vocab_size(size)
+            .initial_alphabet(alphabet.chars().collect())
+            .build();
+        let trained = tokenizer.train(&mut TrainerWrapper::BpeTrainer(trainer), std::iter::once(text));
+        trained.expect("no file is read and no progress shown");
+        Pieces::of(tokenizer)
+    }
+
+    /// The pieces of a `tokenizer.json`, without its special tokens, cut and padding.
+    ///
+    /// # Errors
+    /// If the file cannot be read as one.
+    pub(crate) fn open(path: &Path) -> Result<Pieces> {
+        let cannot = |error| anyhow!("{} is no tokenizer: {error}", path.display());
+        let mut tokenizer = Tokenizer::from_file(path).map_err(cannot)?;
+        tokenizer.with_truncation(None).map_err(cannot)?;
+        tokenizer.with_padding(None);
+        Ok(Pieces::of(tokenizer))
+    }
+
+    fn of(tokenizer: Tokenizer) -> Pieces {
+        let len = tokenizer.get_vocab(true).values().max().map_or(0, |&last| last as usize + 1);
+        Pieces { tokenizer, len }
     }
 
     /// The number of pieces.
     pub(crate) fn len(&self) -> usize {
-        self.pieces.len()
+        self.len
     }
 
     /// The ids of `text`; characters that are not known are left out.
-    pub(crate) fn encode(&self, text: &str) -> Vec<u32> {
-        let mut ids = Vec::new();
-        let mut known: HashMap<&str, Vec<u32>> = HashMap::new();
-        for word in words(text) {
-            ids.extend_from_slice(known.entry(word).or_insert_with(|| self.encode_word(word)));
-        }
-        ids
+    pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoded = self.tokenizer.encode_fast(text, false).map_err(|error| anyhow!("{error}"))?;
+        Ok(encoded.get_ids().to_vec())
     }
 
-    /// Of the pairs in a word the one that was merged first in training is merged first.
-    fn encode_word(&self, word: &str) -> Vec<u32> {
-        let id = |c: char| {
-            let first = self.pieces.partition_point(|piece| piece.chars().count() == 1 && piece.starts_with(|p| p < c));
-            self.pieces.get(first).filter(|piece| piece.chars().eq([c])).map(|_| first as u32)
+    /// The text of ids; unknown ones and special tokens become nothing.
+    pub(crate) fn decode(&self, ids: &[u32]) -> String {
+        self.tokenizer.decode(ids, true).unwrap_or_default()
+    }
+
+    /// The text that each id adds behind a word, blanks included: what tells whether it goes on with that word. None
+    /// where the end of a word is marked instead of its beginning, so that an id does not tell.
+    pub(crate) fn behind_a_word(&self) -> Option<Vec<String>> {
+        if matches!(self.tokenizer.get_model(), ModelWrapper::BPE(model) if model.end_of_word_suffix.is_some()) {
+            return None;
+        }
+        let word = self.encode("a").ok().filter(|word| !word.is_empty())?;
+        let text = self.decode(&word);
+        let behind = |id| {
+            let both = self.decode(&[word.as_slice(), &[id]].concat());
+            both.strip_prefix(&text).map_or_else(|| self.decode(&[id]), str::to_string)
         };
-        let mut word: Vec<u32> = word.chars().filter_map(id).collect();
-        loop {
-            let pairs = word.windows(2).map(|pair| (pair[0], pair[1]));
-            let first = pairs.filter_map(|pair| self.merges.get(&pair).map(|&(rank, piece)| (rank, pair, piece))).min();
-            let Some((_, pair, piece)) = first else { return word };
-            merge(&mut word, pair, piece);
-        }
-    }
-
-    /// The text of an id.
-    pub(crate) fn piece(&self, id: usize) -> Option<&str> {
-        self.pieces.get(id).map(String::as_str)
+        Some((0..self.len as u32).map(behind).collect())
     }
 }

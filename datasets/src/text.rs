@@ -1,6 +1,7 @@
 //! Text as token sequences: windows of one long text, or single speeches.
 
 use crate::dataset::{Dataset, Part};
+use crate::pieces::Pieces;
 use crate::split::hold_out;
 use crate::vocabulary::Vocabulary;
 use anyhow::{Context as _, Result, ensure};
@@ -86,15 +87,15 @@ fn dataset(train: Part, test: Part, classes: Vec<String>, vocabulary: Vocabulary
 ///
 /// A training sample is a window of twice `size` tokens, so that a part of `size` tokens that is drawn from it begins
 /// anywhere; the next sample begins `size` later. Test samples are `size` long and disjoint: each token is seen once.
-pub(crate) fn of_windows(text: &str, vocabulary: Vocabulary, size: usize) -> Dataset {
+pub(crate) fn of_windows(text: &str, vocabulary: Vocabulary, size: usize) -> Result<Dataset> {
     let (train, test) = text.split_at(nine_tenths(text));
     let part = |text: &str, length: usize| {
-        let ids: Arc<[u32]> = vocabulary.encode(text).into();
+        let ids: Arc<[u32]> = vocabulary.encode(text)?.into();
         let spans = windows(ids.len(), size, length);
-        Part::unlabelled(Spans { ids, spans, vocabulary: vocabulary.len() })
+        Ok::<_, anyhow::Error>(Part::unlabelled(Spans { ids, spans, vocabulary: vocabulary.len() }))
     };
-    let (train, test) = (part(train, 2 * size), part(test, size));
-    dataset(train, test, Vec::new(), vocabulary, size)
+    let (train, test) = (part(train, 2 * size)?, part(test, size)?);
+    Ok(dataset(train, test, Vec::new(), vocabulary, size))
 }
 
 /// The speeches of tinyshakespeare, each with the byte at which it begins: blocks between empty lines, without the
@@ -110,11 +111,11 @@ fn speeches(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// Single speeches labelled by play. The fifth part of each play's speeches is held out, by [`hold_out`] with seed 0. A
 /// speech keeps its length: evaluation sees the first `size` tokens of a longer one, training any.
-pub(crate) fn of_speeches(text: &str, vocabulary: Vocabulary, size: usize) -> Dataset {
+pub(crate) fn of_speeches(text: &str, vocabulary: Vocabulary, size: usize) -> Result<Dataset> {
     let (mut ids, mut spans, mut labels) = (Vec::new(), Vec::new(), Vec::new());
     for (at, speech) in speeches(text) {
         let start = ids.len();
-        ids.extend(vocabulary.encode(speech));
+        ids.extend(vocabulary.encode(speech)?);
         spans.push(start..ids.len());
         labels.push((PLAYS.partition_point(|&(_, from)| from <= at) - 1) as u16);
     }
@@ -126,7 +127,7 @@ pub(crate) fn of_speeches(text: &str, vocabulary: Vocabulary, size: usize) -> Da
         Part::labelled(samples, rows.iter().map(|&row| labels[row]).collect())
     };
     let (train, test) = (part(&kept), part(&held));
-    dataset(train, test, PLAYS.iter().map(|(play, _)| (*play).to_string()).collect(), vocabulary, size)
+    Ok(dataset(train, test, PLAYS.iter().map(|(play, _)| (*play).to_string()).collect(), vocabulary, size))
 }
 
 /// The files of `text:PATH`: the file itself, or the `.txt` files of a folder, sorted by the bytes of their names.
@@ -157,7 +158,8 @@ pub(crate) fn utf8(name: &str, bytes: Vec<u8>) -> Result<String> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_string).unwrap_or(text))
 }
 
-/// Own text: a file, or the `.txt` files of a folder one after the other.
+/// Own text: a file, or the `.txt` files of a folder one after the other. In characters, or in the pieces of the
+/// folder's `tokenizer.json`.
 pub(crate) fn open(path: &Path) -> Result<Dataset> {
     let mut text = String::new();
     for file in files(path)? {
@@ -170,7 +172,12 @@ pub(crate) fn open(path: &Path) -> Result<Dataset> {
         "{} holds {characters} characters; expected {LEAST} or more, for training and for testing",
         path.display()
     );
-    let vocabulary = Vocabulary::characters(&text);
+    let tokenizer = path.join("tokenizer.json");
+    let (vocabulary, size) = match tokenizer.is_file() {
+        true => (Vocabulary::Pieces(Pieces::open(&tokenizer)?), WINDOW / 2),
+        false => (Vocabulary::characters(&text), WINDOW),
+    };
     let note = "own text: its last tenth is held out for testing".into();
-    Ok(Dataset { note, ..of_windows(&text, vocabulary, WINDOW) })
+    let cannot = || format!("{} cannot write the text", tokenizer.display());
+    Ok(Dataset { note, ..of_windows(&text, vocabulary, size).with_context(cannot)? })
 }

@@ -1,14 +1,16 @@
 //! Text as token ids and back.
 
 use crate::pieces::Pieces;
+use anyhow::Result;
+use selfsup_core::data::Word;
 use std::collections::BTreeSet;
 
 /// What token ids stand for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Vocabulary {
     /// Characters in the order of their code points.
     Characters(Vec<char>),
-    /// Pieces of words, found by byte-pair encoding.
+    /// Pieces of words.
     Pieces(Pieces),
 }
 
@@ -32,10 +34,13 @@ impl Vocabulary {
     }
 
     /// The ids of `text`; characters that are not known are left out.
-    pub fn encode(&self, text: &str) -> Vec<u32> {
+    ///
+    /// # Errors
+    /// If pieces that were made elsewhere cannot write it.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         match self {
             Vocabulary::Characters(characters) => {
-                text.chars().filter_map(|c| characters.binary_search(&c).ok()).map(|id| id as u32).collect()
+                Ok(text.chars().filter_map(|c| characters.binary_search(&c).ok()).map(|id| id as u32).collect())
             }
             Vocabulary::Pieces(pieces) => pieces.encode(text),
         }
@@ -44,18 +49,41 @@ impl Vocabulary {
     /// The text of ids. The id behind the last, which stands for a masked token, becomes ▒; padding and other ids beyond
     /// the vocabulary become nothing.
     pub fn decode(&self, ids: &[i64]) -> String {
-        let ids = ids.iter().filter_map(|&id| usize::try_from(id).ok());
-        let token = |id: usize| match self {
-            _ if id == self.len() => Some(MASK.to_string()),
-            Vocabulary::Characters(characters) => characters.get(id).map(char::to_string),
-            Vocabulary::Pieces(pieces) => pieces.piece(id).map(str::to_string),
+        let mask = self.len() as i64;
+        let run = |ids: &[i64]| {
+            let ids: Vec<u32> = ids.iter().filter(|id| (0..mask).contains(*id)).map(|&id| id as u32).collect();
+            match self {
+                Vocabulary::Characters(characters) => ids.iter().map(|&id| characters[id as usize]).collect(),
+                Vocabulary::Pieces(pieces) => pieces.decode(&ids),
+            }
         };
-        ids.filter_map(token).collect()
+        ids.split(|&id| id == mask).map(run).collect::<Vec<_>>().join(MASK)
+    }
+
+    /// What each id is to a word: letters, digits and apostrophes make words, a blank in front begins one. None where
+    /// an id does not tell.
+    pub fn words(&self) -> Option<Vec<Word>> {
+        match self {
+            Vocabulary::Characters(characters) => Some(characters.iter().map(|c| word(&c.to_string())).collect()),
+            Vocabulary::Pieces(pieces) => Some(pieces.behind_a_word()?.iter().map(|text| word(text)).collect()),
+        }
+    }
+}
+
+/// What a text that stands behind a word is to it.
+fn word(text: &str) -> Word {
+    // Part of a letter that has several bytes is one that stands for an unknown letter.
+    if !text.contains(|c: char| c.is_alphanumeric() || matches!(c, '\'' | '’' | char::REPLACEMENT_CHARACTER)) {
+        Word::Separator
+    } else if text.starts_with(char::is_whitespace) {
+        Word::Begins
+    } else {
+        Word::GoesOn
     }
 }
 
 /// What a masked token looks like.
-const MASK: char = '▒';
+const MASK: &str = "▒";
 
 #[cfg(test)]
 mod tests {
@@ -65,5 +93,6 @@ mod tests {
     fn a_masked_token_is_shown_and_padding_is_not() {
         let vocabulary = Vocabulary::characters("cab");
         assert_eq!(vocabulary.decode(&[2, 3, 0, -1, 4, -1]), "c▒a");
+        assert_eq!(vocabulary.decode(&[3, 3, 1]), "▒▒b");
     }
 }

@@ -136,7 +136,7 @@ pub fn draw(folder: &Path, captions: &[String], out: Option<&Path>, machine: &Ma
 fn ids(caption: &str, vocabulary: &Vocabulary, length: usize, data: &str) -> Result<Vec<i64>> {
     let text = caption.trim().to_lowercase();
     ensure!(!text.is_empty(), "a caption is empty; expected words");
-    let known = |c: &char| !vocabulary.encode(&c.to_string()).is_empty();
+    let known = |c: &char| vocabulary.encode(&c.to_string()).is_ok_and(|ids| !ids.is_empty());
     if let Some(unknown) = text.chars().find(|c| !known(c)) {
         let all: Vec<i64> = (0..vocabulary.len() as i64).collect();
         bail!(
@@ -144,7 +144,7 @@ fn ids(caption: &str, vocabulary: &Vocabulary, length: usize, data: &str) -> Res
             vocabulary.decode(&all)
         );
     }
-    let mut ids: Vec<i64> = vocabulary.encode(&text).into_iter().map(i64::from).collect();
+    let mut ids: Vec<i64> = vocabulary.encode(&text)?.into_iter().map(i64::from).collect();
     ensure!(
         ids.len() <= length,
         "`{caption}` has {} tokens, but the captions of {data} have at most {length}: shorten it",

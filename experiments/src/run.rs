@@ -139,7 +139,12 @@ pub fn build(config: &RunConfig, first: Option<&RunConfig>, dataset: &Dataset, d
     let store = Store::new(config.seed, device);
     let captions = samples.captions().map(|c| TokenShape { vocabulary: c.vocabulary as i64, length: c.length as i64 });
     let normalisation = dataset.normalisation.clone();
-    let setup = Setup { captions, normalisation, ..Setup::new(store.root(), config.encoder, shape, samples.len()) };
+    let words = match (shape, &dataset.vocabulary) {
+        (Shape::Tokens(_), Some(vocabulary)) => vocabulary.words().map(Into::into),
+        _ => None,
+    };
+    let setup =
+        Setup { captions, words, normalisation, ..Setup::new(store.root(), config.encoder, shape, samples.len()) };
     let tokenizer = first.map(|first| first_stage::build(first, &setup)).transpose()?;
     let auxiliary = config.auxiliary()?;
     let tap = auxiliary.as_ref().map(|_| Tap::default());

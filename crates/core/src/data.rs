@@ -35,6 +35,17 @@ impl<'a> Sample<'a> {
     }
 }
 
+/// What a token is to a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It stands between words: a blank, a sign.
+    Separator,
+    /// The first of a word, whatever stands before it.
+    Begins,
+    /// It goes on with the word that the token before it belongs to; behind a separator it begins one.
+    GoesOn,
+}
+
 /// What the samples of a data set are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Modality {

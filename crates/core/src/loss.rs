@@ -5,14 +5,27 @@ use tch::{Kind, Tensor};
 /// Softmax cross-entropy with class indices, the mean over rows: logits `[N, K]`, target `[N]` i64. f32, or f64 if that
 /// came in.
 pub fn cross_entropy(logits: &Tensor, target: &Tensor) -> Tensor {
+    log_softmax(logits).nll_loss(target)
+}
+
+/// [`cross_entropy`] of each row: `[N, K]` and `[N]` -> `[N]`.
+pub fn cross_entropy_each(logits: &Tensor, target: &Tensor) -> Tensor {
+    -log_softmax(logits).gather(-1, &target.unsqueeze(-1), false).squeeze_dim(-1)
+}
+
+fn log_softmax(logits: &Tensor) -> Tensor {
     // tch's `cross_entropy_for_logits` computes in f32 whatever comes in.
-    let kind = if logits.kind() == Kind::Double { Kind::Double } else { Kind::Float };
-    logits.log_softmax(-1, kind).nll_loss(target)
+    logits.log_softmax(-1, if logits.kind() == Kind::Double { Kind::Double } else { Kind::Float })
 }
 
 /// The share of rows whose greatest logit is the target's: logits `[N, K]`, target `[N]` i64. Without a graph.
 pub fn accuracy(logits: &Tensor, target: &Tensor) -> Tensor {
-    logits.detach().argmax(-1, false).eq_tensor(target).to_kind(Kind::Float).mean(None)
+    accuracy_each(logits, target).mean(None)
+}
+
+/// [`accuracy`] of each row, 1 or 0: `[N, K]` and `[N]` -> `[N]` f32.
+pub fn accuracy_each(logits: &Tensor, target: &Tensor) -> Tensor {
+    logits.detach().argmax(-1, false).eq_tensor(target).to_kind(Kind::Float)
 }
 
 /// InfoNCE (van den Oord et al. 2018, equation 4), the mean over anchors, from the similarities of each with its
@@ -98,13 +111,18 @@ mod tests {
         assert_eq!(value.kind(), Kind::Double);
         assert!((value.double_value(&[]) - (row(0, 2) + row(1, 0)) / 2.0).abs() < 1e-12);
         assert_eq!(cross_entropy(&logits.to_kind(Kind::BFloat16), &target).kind(), Kind::Float);
+        let each = Vec::<f64>::try_from(cross_entropy_each(&logits, &target)).expect("rows");
+        assert!((each[0] - row(0, 2)).abs() < 1e-12 && (each[1] - row(1, 0)).abs() < 1e-12, "{each:?}");
+        assert_eq!(cross_entropy_each(&logits.to_kind(Kind::BFloat16), &target).kind(), Kind::Float);
     }
 
     #[test]
     fn accuracy_is_the_share_of_greatest_logits_and_has_no_graph() {
         let logits = Tensor::from_slice(&[1f32, 2.0, 0.0, 3.0, -1.0, 2.5, 0.0, 0.0, 9.0]).view([3, 3]);
         let logits = logits.set_requires_grad(true);
-        let share = accuracy(&logits, &Tensor::from_slice(&[1i64, 2, 2]));
+        let target = Tensor::from_slice(&[1i64, 2, 2]);
+        assert_eq!(Vec::<f32>::try_from(accuracy_each(&logits, &target)).expect("rows"), [1.0, 0.0, 1.0]);
+        let share = accuracy(&logits, &target);
         assert!((share.double_value(&[]) - 2.0 / 3.0).abs() < 1e-7 && !share.requires_grad());
     }
 

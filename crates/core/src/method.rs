@@ -2,7 +2,7 @@
 
 use crate::augment::Recipe;
 use crate::augment::views::Plain;
-use crate::data::Normalisation;
+use crate::data::{Normalisation, Word};
 use crate::encoder::{self, Encoder, EncoderConfig, Tap, Tapped};
 use crate::objective::Given;
 use crate::precision::{self, Precision};
@@ -178,6 +178,8 @@ pub struct Setup<'a> {
     pub samples: usize,
     /// The captions of the images, where they have any.
     pub captions: Option<TokenShape>,
+    /// What each id of the token sequences is to a word, where they are text.
+    pub words: Option<Rc<[Word]>>,
     /// The trained and frozen first stage of a two-stage method, where the run names one. Its weights lie in the same
     /// store, so that saving the store saves it.
     pub tokenizer: Option<Rc<dyn Method>>,
@@ -188,7 +190,7 @@ pub struct Setup<'a> {
 }
 
 impl<'a> Setup<'a> {
-    /// With neither captions nor tokenizer, pixels in [0, 1].
+    /// With neither captions, words nor tokenizer, pixels in [0, 1].
     pub fn new(path: Path<'a>, encoder: EncoderConfig, shape: Shape, samples: usize) -> Setup<'a> {
         let channels = match shape {
             Shape::Image(image) => image.channels as usize,
@@ -203,6 +205,7 @@ impl<'a> Setup<'a> {
             normalisation,
             samples,
             captions: None,
+            words: None,
             tokenizer: None,
             views: Vec::new(),
             tap: None,

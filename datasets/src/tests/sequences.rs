@@ -5,7 +5,7 @@ use crate::content::Content;
 use crate::pieces::Pieces;
 use crate::{Dataset, Part, Vocabulary, emoji, load, series, text, verify};
 use proptest::prelude::*;
-use selfsup_core::data::{Modality, Sample, Samples as _};
+use selfsup_core::data::{Modality, Sample, Samples as _, Word};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -67,20 +67,23 @@ fn speeches_are_labelled_by_play_and_name_no_speaker() {
         .collect();
     for (line, play) in [
         ("Before we proceed any further", "Coriolanus"),
-        ("it shall be to the common", "Coriolanus"),
+        ("There is a world elsewhere", "Coriolanus"),
         ("Now is the winter of our discontent", "Richard III"),
-        ("But, soft! what light", "Romeo and Juliet"),
-        ("A thousand times good night", "Romeo and Juliet"),
         ("This royal throne of kings", "Richard II"),
-        ("I'll pheeze you, in faith", "The Taming of the Shrew"),
-        ("Exit, pursued by a bear", "The Winter's Tale"),
-        ("My gentle father, pardon", "Romeo and Juliet"),
-        ("Some rise by sin, and some by virtue fall", "Measure for Measure"),
-        ("hell is empty", "The Tempest"),
+        ("But, soft! what light", "Romeo and Juliet"),
+        ("Why, I can smile, and murder", "Henry VI, Part 3"),
+        ("A sad tale's best for winter", "The Winter's Tale"),
+        ("snapper-up of unconsidered", "The Winter's Tale"),
+        ("O, it is excellent", "Measure for Measure"),
+        ("Come on, and kiss me, Kate", "The Taming of the Shrew"),
+        ("Hell is empty", "The Tempest"),
     ] {
-        for (speech, label) in all.iter().filter(|(speech, _)| speech.to_lowercase().contains(&line.to_lowercase())) {
-            assert_eq!(set.classes[usize::from(*label)], play, "{speech}");
-        }
+        let found: Vec<&str> = all
+            .iter()
+            .filter(|(speech, _)| speech.contains(line))
+            .map(|(_, label)| set.classes[usize::from(*label)].as_str())
+            .collect();
+        assert_eq!(found, [play], "{line}");
     }
     assert_eq!(verify("shakespeare-speeches", Path::new("nowhere")).expect("right sums").len(), 3);
 }
@@ -108,24 +111,102 @@ fn plays_begin_where_the_table_says() {
 }
 
 #[test]
-fn pieces_are_those_of_another_implementation() {
-    // By the package tokenizers 0.23.3 of Python: model BPE, trainer with the same number of pieces and the alphabet of
-    // the text, pre-tokeniser Split(Regex(r" ?\p{L}+| ?[^\s\p{L}]+|\s"), "isolated").
+fn pieces_stay_what_they_were() {
+    // Found twice, by an own implementation that was here before and by the library's package for Python (0.23.3): model
+    // BPE, trainer with the same number of pieces and the alphabet of the text, pre-tokeniser Split(Regex(r" ?\p{L}+| ?[^\s\p{L}]+|\s"), "isolated").
     let text = GOLDEN_TEXT;
     let pieces = Pieces::train(text, text, 40);
-    let found: Vec<&str> = (0..pieces.len()).filter_map(|id| pieces.piece(id)).collect();
+    let piece = |pieces: &Pieces, id: usize| pieces.decode(&[id as u32]);
+    let found: Vec<String> = (0..pieces.len()).map(|id| piece(&pieces, id)).collect();
     assert_eq!(found, GOLDEN_PIECES);
-    assert_eq!(pieces.encode(text), GOLDEN_IDS);
+    assert_eq!(pieces.encode(text).expect("ids"), GOLDEN_IDS);
     let set = bundled("tinyshakespeare-bpe");
     let Some(Vocabulary::Pieces(pieces)) = &set.vocabulary else { panic!("expected pieces") };
     assert_eq!(pieces.len(), 1024);
-    let last: Vec<&str> = (1016..1024).filter_map(|id| pieces.piece(id)).collect();
+    let last: Vec<String> = (1016..1024).map(|id| piece(pieces, id)).collect();
     assert_eq!(last, [" bid", "ister", " chan", "eth", "uty", " fort", " said", " MARGAR"]);
     let start =
         [446, 923, 10, 0, 574, 362, 139, 387, 115, 124, 611, 80, 168, 505, 6, 482, 128, 427, 8, 0, 0, 13, 82, 10];
     assert_eq!(tokens(&set.train, 0)[..24], start);
     let total: usize = (0..test_part(&set).len()).map(|row| tokens(test_part(&set), row).len()).sum();
     assert_eq!(total, 48_116);
+}
+
+#[test]
+fn vocabularies_tell_what_an_id_is_to_a_word() {
+    use Word::{Begins, GoesOn, Separator};
+    let set = bundled("shakespeare-speeches");
+    let words = set.vocabulary.as_ref().expect("a vocabulary").words().expect("characters tell");
+    let kind = |c: &str| words[set.vocabulary.as_ref().expect("a vocabulary").encode(c).expect("an id")[0] as usize];
+    assert!("\n !$&,-.:;?".chars().all(|c| kind(&c.to_string()) == Separator));
+    assert!("aZ3'".chars().all(|c| kind(&c.to_string()) == GoesOn));
+    assert_eq!((words.len(), words.iter().filter(|&&word| word == Separator).count()), (65, 11));
+    // Of the pieces of the golden text: ` s` begins a word, `he` goes on with one.
+    let pieces = Vocabulary::Pieces(Pieces::train(GOLDEN_TEXT, GOLDEN_TEXT, 40));
+    let words = pieces.words().expect("pieces with their blanks tell");
+    for (id, piece) in GOLDEN_PIECES.iter().enumerate() {
+        let expected = match *piece {
+            "\n" | " " | "," | "-" | "." | ";" | ".." => Separator,
+            piece if piece.starts_with(' ') => Begins,
+            _ => GoesOn,
+        };
+        assert_eq!(words[id], expected, "`{piece}`");
+    }
+}
+
+/// A `tokenizer.json`: its model, its decoder and what else it has.
+fn tokenizer(model: &str, decoder: &str, more: &str) -> String {
+    format!(
+        r#"{{"version": "1.0", "padding": null, "post_processor": null, "normalizer": null, "model": {model},
+        "decoder": {decoder}, {more}}}"#
+    )
+}
+
+#[test]
+fn own_text_may_be_read_in_pieces_made_elsewhere() {
+    use Word::{Begins, GoesOn, Separator};
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("tokenizer.json");
+    let name = format!("text:{}", folder.path().display());
+    let open = || load(&name, Path::new("nowhere"));
+    std::fs::write(folder.path().join("a.txt"), "See the seeing, a sea. ".repeat(200)).expect("a written file");
+    // Word pieces, cut after 4 tokens where the file is used for what it was made for.
+    let model = r###"{"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+        "vocab": {"[UNK]": 0, "a": 1, "See": 2, "##ing": 3, "the": 4, ",": 5, "##a": 6, "see": 7, "se": 8}}"###;
+    let special = r#""truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+        "pre_tokenizer": {"type": "BertPreTokenizer"}, "added_tokens": [{"id": 0, "content": "[UNK]", "special": true,
+        "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}]"#;
+    let decoder = r###"{"type": "WordPiece", "prefix": "##", "cleanup": true}"###;
+    std::fs::write(&path, tokenizer(model, decoder, special)).expect("a written file");
+    let set = open().expect("own text");
+    assert_eq!((set.native_size, set.train.samples.modality()), (128, Modality::Tokens { vocabulary: 9 }));
+    assert_eq!(tokens(&set.train, 0)[..9], [2, 4, 7, 3, 5, 1, 8, 6, 0]);
+    let vocabulary = set.vocabulary.as_ref().expect("a vocabulary");
+    assert_eq!(vocabulary.decode(&[2, 4, 9, 3, 5, -1]), "See the▒##ing,");
+    let expected = [Separator, Begins, Begins, GoesOn, Begins, Separator, GoesOn, Begins, Begins];
+    assert_eq!(vocabulary.words().expect("prefixes tell"), expected);
+    // Pieces of bytes, `Ġ` for a blank, two of them for `é`.
+    let vocab = r#""vocab": {"a": 0, "Ġa": 1, "b": 2, "Ġ": 3, "Ã": 4, "©": 5, ",": 6}, "merges": ["Ġ a"]"#;
+    let bytes = r#""truncation": null, "added_tokens": [], "pre_tokenizer": {"type": "ByteLevel",
+        "add_prefix_space": false, "trim_offsets": true, "use_regex": true}"#;
+    let decoder = r#"{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}"#;
+    std::fs::write(&path, tokenizer(&format!(r#"{{"type": "BPE", {vocab}}}"#), decoder, bytes)).expect("written");
+    let vocabulary = open().expect("own text").vocabulary.expect("a vocabulary");
+    assert_eq!(vocabulary.encode("ab, aé").expect("ids"), [0, 2, 6, 1, 4, 5]);
+    assert_eq!(vocabulary.decode(&[0, 2, 6, 1, 4, 5]), "ab, aé");
+    let expected = [GoesOn, Begins, GoesOn, Separator, GoesOn, GoesOn, Separator];
+    assert_eq!(vocabulary.words().expect("blanks tell"), expected);
+    // Where the end of a word is marked, an id does not tell whether it begins one.
+    let ends = r#"{"type": "BPE", "end_of_word_suffix": "</w>", "vocab": {"a</w>": 0, "b": 1}, "merges": []}"#;
+    std::fs::write(&path, tokenizer(ends, "null", bytes)).expect("a written file");
+    assert_eq!(open().expect("own text").vocabulary.expect("a vocabulary").words(), None);
+    // What is no tokenizer, and what cannot write the text.
+    std::fs::write(&path, "{}").expect("a written file");
+    says(open(), &["tokenizer.json is no tokenizer"]);
+    let words = r#"{"type": "WordLevel", "unk_token": "[UNK]", "vocab": {"See": 0}}"#;
+    std::fs::write(&path, tokenizer(words, "null", bytes)).expect("a written file");
+    says(open(), &["tokenizer.json cannot write the text"]);
 }
 
 const GOLDEN_TEXT: &str = "She sells sea shells by the sea shore;\nthe shells she sells are sea-shells, I'm sure.\n\n\
@@ -419,10 +500,11 @@ proptest! {
     #[test]
     fn encoding_and_decoding_give_back_the_text(text in "[a-c éß\n.]{0,80}", size in 0usize..30) {
         for vocabulary in [Vocabulary::characters(&text), Vocabulary::Pieces(Pieces::train(&text, &text, size))] {
-            let ids: Vec<i64> = vocabulary.encode(&text).into_iter().map(i64::from).collect();
+            let encode = |text: &str| vocabulary.encode(text).expect("ids");
+            let ids: Vec<i64> = encode(&text).into_iter().map(i64::from).collect();
             prop_assert!(ids.iter().all(|&id| id < vocabulary.len() as i64));
             prop_assert_eq!(vocabulary.decode(&ids), text.clone());
-            prop_assert_eq!(vocabulary.encode(&format!("{text}%")), vocabulary.encode(&text));
+            prop_assert_eq!(encode(&format!("{text}%")), encode(&text));
         }
     }
 }

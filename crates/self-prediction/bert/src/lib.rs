@@ -17,8 +17,9 @@
 //! 2. Masks are drawn anew in every epoch (RoBERTa), not ten times in advance.
 //! 3. The norms stand in front of attention and MLP, weights start normal and not truncated normal: GPT-2's blocks, so
 //!    that BERT and GPT differ in what they predict alone.
-//! 4. Tokens are those of the data set. For characters, which their neighbours give away, whole words are masked where
-//!    `separators` says what ends a word (the authors' later release; they mask pieces of words).
+//! 4. Tokens are those of the data set. With `whole_words` 15% of the words are chosen, each with all its tokens and none
+//!    more often than another; what stands between words is not. The authors' later release fills 15% of the places with
+//!    words and leaves out one that no longer fits, so that long words are seldom chosen. `most` bounds places as there.
 //! 5. The loss is the plain mean; the authors' code adds 1e-5 to the number of chosen places.
 
 mod mask;
@@ -28,21 +29,22 @@ pub use mask::{Mask, Rule, choose, count, words};
 use anyhow::{Result, bail, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::check::share;
+use selfsup_core::data::Word;
 use selfsup_core::encoder::{Encoder, EncoderConfig, Transformer};
 use selfsup_core::layer::{LayerNorm, Linear};
-use selfsup_core::loss::cross_entropy;
+use selfsup_core::loss::{accuracy, accuracy_each, cross_entropy, cross_entropy_each};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, to_tokens};
 use selfsup_core::progress::Progress;
 use selfsup_core::rng::Purpose;
 use selfsup_core::store::{Init, Path, Role};
-use selfsup_core::{Kind, Tensor, no_grad, precision};
+use selfsup_core::{Tensor, no_grad, precision};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The share of places that are chosen (section 3.1).
+    /// The share of places, or of words, that is chosen (section 3.1).
     pub mask_ratio: f64,
     /// The most places chosen in a sequence; 0: no such bound (the authors' code: 20 of 128).
     pub most: i64,
@@ -50,15 +52,15 @@ pub struct Config {
     pub masked: f64,
     /// The share of chosen places that show a random token; the rest show the original.
     pub random: f64,
-    /// Ids that stand between words, whose tokens are then chosen together; empty: tokens are chosen one by one.
-    pub separators: Vec<i64>,
+    /// Whether words are chosen with all their tokens (the authors' later release) or tokens one by one.
+    pub whole_words: bool,
     /// Of embeddings, attention and what enters the residual stream (appendix A.2).
     pub dropout: f64,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { mask_ratio: 0.15, most: 0, masked: 0.8, random: 0.1, separators: Vec::new(), dropout: 0.1 }
+        Config { mask_ratio: 0.15, most: 0, masked: 0.8, random: 0.1, whole_words: false, dropout: 0.1 }
     }
 }
 
@@ -66,6 +68,8 @@ pub struct Bert {
     config: Config,
     encoder: Transformer,
     head: Head,
+    /// What each id is to a word, where words are chosen whole.
+    words: Option<Rc<[Word]>>,
     tokenizer: Option<Rc<dyn Method>>,
 }
 
@@ -85,10 +89,11 @@ impl Method for Bert {
         self.encoder.forward(&self.tokens(x), train)
     }
 
+    /// An entry for each chosen place.
     fn pretext(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
         let mask = self.mask(batch);
         let p = self.predict(&mask, 0.0);
-        vec![("loss", cross_entropy(&p, &mask.targets)), ("masked_accuracy", accuracy(&p, &mask.targets))]
+        vec![("loss", cross_entropy_each(&p, &mask.targets)), ("masked_accuracy", accuracy_each(&p, &mask.targets))]
     }
 
     /// Text as it is, as the encoder sees it, and with the likeliest token at each chosen place; of images the same as
@@ -127,7 +132,7 @@ impl Define for Bert {
     type Config = Config;
 
     fn check(config: &Config) -> Result<()> {
-        let Config { mask_ratio, most, masked, random, ref separators, dropout } = *config;
+        let Config { mask_ratio, most, masked, random, dropout, .. } = *config;
         ensure!(
             0.0 < mask_ratio && mask_ratio <= 1.0,
             "mask_ratio is {mask_ratio}; expected a share above 0, such as 0.15"
@@ -140,8 +145,6 @@ impl Define for Bert {
             masked + random <= 1.0 + 1e-9,
             "masked is {masked} and random {random}; expected shares that are at most 1 together"
         );
-        let negative = separators.iter().find(|&&id| id < 0);
-        ensure!(negative.is_none(), "separators has {}; expected ids of tokens", negative.unwrap_or(&0));
         ensure!((0.0..1.0).contains(&dropout), "dropout is {dropout}; expected a share of at least 0 and below 1");
         Ok(())
     }
@@ -155,12 +158,15 @@ impl Define for Bert {
                 setup.encoder
             );
         };
-        if let Some(id) = config.separators.iter().find(|&&id| id >= tokens.vocabulary) {
-            bail!("separators has {id}, but the ids of the data are below {}", tokens.vocabulary);
-        }
+        let words = if config.whole_words { setup.words.clone() } else { None };
+        ensure!(
+            words.is_some() || !config.whole_words,
+            "method.whole_words: the tokens of this data do not tell where words begin: mask them one by one \
+             (method.whole_words=false), or choose a text"
+        );
         let encoder = Transformer::new(&(&setup.path / "encoder"), tokens, size, false);
         let head = Head::new(&(&setup.path / "head"), encoder.dim(), tokens.vocabulary);
-        Ok(Bert { config, encoder, head, tokenizer: setup.tokenizer.clone() })
+        Ok(Bert { config, encoder, head, words, tokenizer: setup.tokenizer.clone() })
     }
 }
 
@@ -171,8 +177,8 @@ impl Bert {
 
     /// The batch's mask: a choice of each sequence's own.
     fn mask(&self, batch: &Batch) -> Mask {
-        let Config { mask_ratio: ratio, most, masked, random, ref separators, .. } = self.config;
-        let rule = Rule { separators, ratio, most, masked, random, mask_id: self.encoder.mask_id() };
+        let Config { mask_ratio: ratio, most, masked, random, .. } = self.config;
+        let rule = Rule { words: self.words.as_deref(), ratio, most, masked, random, mask_id: self.encoder.mask_id() };
         let ids = self.tokens(&batch.views[0].x);
         let columns = Mask::COLUMNS * ids.size()[1];
         Mask::new(&ids, &batch.uniform(Purpose::Mask, columns as usize), &rule)
@@ -206,11 +212,6 @@ impl Head {
         let y = precision::network(t.device(), || self.norm.forward(&self.dense.forward(t).gelu("none")));
         encoder.logits(&y) + &self.bias
     }
-}
-
-/// The share of rows whose greatest logit is the target's: logits [M, V], targets [M].
-fn accuracy(logits: &Tensor, targets: &Tensor) -> Tensor {
-    logits.detach().argmax(-1, false).eq_tensor(targets).to_kind(Kind::Float).mean(None)
 }
 
 #[cfg(test)]

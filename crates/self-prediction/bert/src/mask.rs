@@ -1,41 +1,44 @@
 //! Which places of a sequence are predicted, and what the encoder sees there.
 
 use selfsup_core::augment::views::PADDING;
+use selfsup_core::data::Word;
 use selfsup_core::{Device, Kind, Tensor};
 use std::ops::Range;
 
-/// How many of `length` tokens are chosen: the share, halves rounded to even as in the authors' Python, at least one,
-/// and no more than `most`, if that is not 0.
-pub fn count(length: usize, ratio: f64, most: i64) -> usize {
-    let n = ((length as f64 * ratio).round_ties_even() as usize).max(1);
-    if most > 0 { n.min(most as usize) } else { n }
+/// How many of `all` tokens or words are chosen: the share, halves rounded to even as in the authors' Python, at least
+/// one.
+pub fn count(all: usize, ratio: f64) -> usize {
+    ((all as f64 * ratio).round_ties_even() as usize).max(1)
 }
 
-/// What is chosen as one: runs of ids that are no separators; each separator is a word of its own. Without separators
-/// each token is one.
-pub fn words(ids: &[i64], separators: &[i64]) -> Vec<Range<usize>> {
+/// What is chosen as one: words by `kinds`, what each id is to one; separators are not chosen. Without `kinds`, or where
+/// there is no word, each token is one.
+pub fn words(ids: &[i64], kinds: Option<&[Word]>) -> Vec<Range<usize>> {
     let mut words: Vec<Range<usize>> = Vec::new();
     let mut inside = false;
-    for (i, id) in ids.iter().enumerate() {
-        let letter = !separators.is_empty() && !separators.contains(id);
-        match words.last_mut() {
-            Some(word) if inside && letter => word.end = i + 1,
+    for (i, &id) in ids.iter().enumerate() {
+        let kind = kinds.map_or(Word::Separator, |kinds| kinds[id as usize]);
+        match (words.last_mut(), kind) {
+            (_, Word::Separator) => {}
+            (Some(word), Word::GoesOn) if inside => word.end = i + 1,
             _ => words.push(i..i + 1),
         }
-        inside = letter;
+        inside = kind != Word::Separator;
     }
-    words
+    if words.is_empty() { (0..ids.len()).map(|i| i..i + 1).collect() } else { words }
 }
 
-/// Takes words in the order of their noise, that of their first token, and leaves out those that no longer fit into `n`
-/// places, as the authors' code does; where none fits, the first. The places chosen.
-pub fn choose(words: &[Range<usize>], noise: &[f32], n: usize) -> Vec<usize> {
+/// Takes `n` words in the order of their noise, that of their first token: a long one as often as a short one. Where at
+/// most `most` places may be chosen (0: any number), words that no longer fit are left out, as the authors' code does;
+/// where none fits, the first is taken. The places chosen.
+pub fn choose(words: &[Range<usize>], noise: &[f32], mut n: usize, most: usize) -> Vec<usize> {
     let mut order: Vec<&Range<usize>> = words.iter().collect();
     order.sort_by(|a, b| noise[a.start].total_cmp(&noise[b.start]));
     let mut chosen = Vec::new();
     for word in &order {
-        if chosen.len() + word.len() <= n {
+        if n > 0 && (most == 0 || chosen.len() + word.len() <= most) {
             chosen.extend((*word).clone());
+            n -= 1;
         }
     }
     if let (true, Some(first)) = (chosen.is_empty(), order.first()) {
@@ -46,9 +49,9 @@ pub fn choose(words: &[Range<usize>], noise: &[f32], n: usize) -> Vec<usize> {
 
 /// What is chosen, and what stands there.
 pub struct Rule<'a> {
-    /// Ids between words.
-    pub separators: &'a [i64],
-    /// The share of places chosen.
+    /// What each id is to a word, where words are chosen whole.
+    pub words: Option<&'a [Word]>,
+    /// The share of tokens, or of words, that is chosen.
     pub ratio: f64,
     /// The most places of a sequence; 0: no bound.
     pub most: i64,
@@ -99,8 +102,9 @@ fn chosen(ids: &Tensor, noise: &Tensor, rule: &Rule) -> Tensor {
     let t = size[1] as usize;
     for ((row, ids), noise) in chosen.chunks_exact_mut(t).zip(all.chunks_exact(t)).zip(noise.chunks_exact(t)) {
         let length = ids.iter().position(|&id| id == PADDING).unwrap_or(t);
-        let n = count(length, rule.ratio, rule.most);
-        choose(&words(&ids[..length], rule.separators), noise, n).into_iter().for_each(|place| row[place] = 1);
+        let words = words(&ids[..length], rule.words);
+        let places = choose(&words, noise, count(words.len(), rule.ratio), rule.most as usize);
+        places.into_iter().for_each(|place| row[place] = 1);
     }
     Tensor::from_slice(&chosen).view(size.as_slice()).to_kind(Kind::Bool).to_device(ids.device())
 }

@@ -1,12 +1,13 @@
 //! BERT against PyTorch (`tests/golden.py`), counts and shares of the mask, and what may depend on what.
 
 use super::*;
-use selfsup_core::Device;
 use selfsup_core::augment::PARAMS;
 use selfsup_core::augment::views::PADDING;
 use selfsup_core::method::{Shape, TokenShape, View};
 use selfsup_core::rng::Rng;
 use selfsup_core::store::{Store, assign};
+use selfsup_core::{Device, Kind};
+use std::ops::Range;
 
 /// `wave` of golden.py: sin(1.3 m^2 + phase).
 fn wave(phase: f64, shape: &[i64]) -> Tensor {
@@ -60,7 +61,7 @@ fn batch(x: Tensor) -> Batch {
 }
 
 /// As BERT's own, of 7 tokens.
-const RULE: Rule = Rule { separators: &[], ratio: 0.15, most: 0, masked: 0.8, random: 0.1, mask_id: 7 };
+const RULE: Rule = Rule { words: None, ratio: 0.15, most: 0, masked: 0.8, random: 0.1, mask_id: 7 };
 
 fn noise(b: i64, t: i64) -> Tensor {
     ((wave(0.4, &[b, 3 * t]) + 1.0) / 2.001).to_kind(Kind::Float)
@@ -87,7 +88,12 @@ struct Case {
     gradients: [(&'static str, f64, f64); 4],
 }
 
-const CASES: [Case; 3] = [
+/// Separator, begins a word, goes on with one.
+const S: Word = Word::Separator;
+const B: Word = Word::Begins;
+const G: Word = Word::GoesOn;
+
+const CASES: [Case; 4] = [
     Case {
         shape: (7, 9),
         rule: Rule { ratio: 0.4, masked: 0.4, random: 0.3, ..RULE },
@@ -105,17 +111,32 @@ const CASES: [Case; 3] = [
     },
     Case {
         shape: (7, 9),
-        rule: Rule { separators: &[0, 1], ratio: 0.5, ..RULE },
+        rule: Rule { words: Some(&[S, S, B, G, G, G, G]), ratio: 0.5, ..RULE },
         rows: &[&[3, 3, 2, 0, 4, 5, 1, 0, 6], &[0, 1, 5], &[6, 2, 5, 4, 3, 2, 0]],
-        inputs: &[&[3, 3, 2, 7, 7, 7, 7, 0, 6], &[0, 1, 7], &[6, 2, 5, 4, 3, 2, 0]],
-        targets: &[0, 4, 5, 1, 0, 5, 0],
-        loss: 2.428499326,
-        gradient: 1.414330535e+01,
+        inputs: &[&[7, 7, 7, 0, 4, 5, 1, 0, 6], &[0, 1, 7], &[6, 7, 5, 4, 7, 2, 0]],
+        targets: &[3, 3, 2, 5, 6, 2, 5, 4, 3],
+        loss: 1.742053490,
+        gradient: 8.061321999e+00,
         gradients: [
-            ("encoder.embedding", -2.376356802e+00, 9.349528389e+00),
-            ("encoder.blocks.2.attn.qkv.weight", -4.985858282e-04, 8.371571722e-01),
-            ("head.dense.weight", 4.518206997e-03, 3.766600862e+00),
-            ("head.bias", -2.396382621e-02, 5.123430706e-01),
+            ("encoder.embedding", 3.844022354e-01, 5.267398895e+00),
+            ("encoder.blocks.2.attn.qkv.weight", -3.604940786e-05, 4.618192435e-01),
+            ("head.dense.weight", 2.541321799e-03, 1.789399164e+00),
+            ("head.bias", 1.089820125e-01, 1.872997929e-01),
+        ],
+    },
+    Case {
+        shape: (7, 9),
+        rule: Rule { words: Some(&[S, B, B, G, G, G, G]), ratio: 0.8, most: 4, masked: 0.6, random: 0.2, ..RULE },
+        rows: &[&[3, 4, 3, 1, 2, 6, 5, 0, 3], &[2, 3, 4, 5, 6], &[0, 0]],
+        inputs: &[&[7, 7, 0, 7, 2, 6, 5, 0, 3], &[2, 3, 7, 7, 6], &[0, 7]],
+        targets: &[3, 4, 3, 1, 2, 3, 4, 5, 6, 0, 0],
+        loss: 1.988336642,
+        gradient: 1.063341176e+01,
+        gradients: [
+            ("encoder.embedding", -1.027222434e+00, 7.216696061e+00),
+            ("encoder.blocks.2.attn.qkv.weight", 4.732114888e-05, 4.012802529e-01),
+            ("head.dense.weight", -3.326413262e-03, 1.624330133e+00),
+            ("head.bias", 1.956172522e-02, 1.888169145e-01),
         ],
     },
     Case {
@@ -160,11 +181,12 @@ fn masks_loss_and_gradients_are_those_of_pytorch() {
 
 #[test]
 fn places_are_counted_as_in_the_authors_code() {
-    // Halves go to the even number, as Python rounds: 7.5 to 8, 4.5 to 4, 10.5 to 10.
+    // Halves go to the even number, as Python rounds: 7.5 to 8, 4.5 to 4, 10.5 to 10. No more than 20.
     for (length, expected) in [(1, 1), (5, 1), (10, 2), (30, 4), (50, 8), (70, 10), (128, 19), (200, 20)] {
-        assert_eq!(count(length, 0.15, 20), expected, "{length}");
+        let places = choose(&words(&vec![5; length], None), &vec![0.5; length], count(length, 0.15), 20);
+        assert_eq!(places.len(), expected, "{length}");
     }
-    assert_eq!((count(200, 0.15, 0), count(0, 0.15, 20)), (30, 1));
+    assert_eq!((count(200, 0.15), count(0, 0.15)), (30, 1));
 }
 
 #[test]
@@ -213,28 +235,55 @@ fn every_mix_is_what_it_says() {
 
 #[test]
 fn words_are_runs_between_separators() {
-    assert_eq!(words(&[5, 6, 0, 5, 0, 0, 6], &[0, 1]), [0..2, 2..3, 3..4, 4..5, 5..6, 6..7]);
-    assert_eq!(words(&[0, 4, 4, 4], &[0]), [0..1, 1..4]);
-    assert_eq!(words(&[5, 6, 0], &[]), [0..1, 1..2, 2..3]);
-    assert!(words(&[], &[0]).is_empty());
-    // Each word is chosen whole or not at all, and one that does not fit is left out.
-    let ids = random_ids(50, 64, 7);
-    let mask =
-        Mask::new(&ids, &batch(ids.copy()).uniform(Purpose::Mask, 3 * 64), &Rule { separators: &[0, 1], ..RULE });
-    for row in 0..50 {
-        let chosen = Vec::<bool>::try_from(mask.chosen.get(row)).expect("places");
-        let ids = Vec::<i64>::try_from(ids.get(row)).expect("ids");
-        for word in words(&ids, &[0, 1]) {
-            assert!(chosen[word.clone()].iter().all(|&c| c == chosen[word.start]), "sequence {row}");
-        }
-        let n = chosen.iter().filter(|&&c| c).count();
-        assert!((1..=count(64, 0.15, 0)).contains(&n), "sequence {row}: {n}");
+    let kinds = Some([S, S, B, B, G, G, G].as_slice());
+    // A piece that goes on with nothing is a word; one that begins a word ends the one before it.
+    assert_eq!(words(&[5, 6, 0, 5, 0, 0, 6], kinds), [0..2, 3..4, 6..7]);
+    assert_eq!(words(&[2, 4, 3, 1, 3, 2, 5], kinds), [0..2, 2..3, 4..5, 5..7]);
+    assert_eq!(words(&[0, 4, 4, 4], kinds), [1..4]);
+    // Without words each token is one.
+    assert_eq!(words(&[5, 6, 0], None), [0..1, 1..2, 2..3]);
+    assert_eq!(words(&[0, 1, 0], kinds), [0..1, 1..2, 2..3]);
+    assert!(words(&[], kinds).is_empty());
+    // Where only so many places may be chosen, a word that does not fit is left out, unless no word fits.
+    let long = words(&[5; 4], kinds);
+    assert_eq!(choose(&long, &[0.5; 4], 1, 1), [0, 1, 2, 3]);
+    assert_eq!(choose(&[0..3, 3..4], &[0.1, 0.1, 0.1, 0.9], 1, 1), [3]);
+    assert_eq!(choose(&[0..3, 3..4], &[0.1, 0.1, 0.1, 0.9], 1, 0), [0, 1, 2]);
+    assert!(choose(&[], &[], 1, 0).is_empty());
+}
+
+#[test]
+fn a_long_word_is_chosen_as_often_as_a_short_one() {
+    // Words of 1 to 14 letters between separators: 119 tokens, of whose 14 words 2 are chosen.
+    let row: Vec<i64> = (1..=14).flat_map(|n| std::iter::repeat_n(2, n).chain([0])).collect();
+    let (b, t) = (4000, row.len() as i64);
+    let ids = Tensor::from_slice(&row).unsqueeze(0).expand([b, t], false).contiguous();
+    let noise = batch(ids.copy()).uniform(Purpose::Mask, 3 * t as usize);
+    let mask = Mask::new(&ids, &noise, &Rule { words: Some(&[S, B, G, G, G, G, G]), ..RULE });
+    let share = mask.chosen.to_kind(Kind::Double).mean_dim([0i64].as_slice(), false, None);
+    let share = Vec::<f64>::try_from(share).expect("places");
+    let all = words(&row, Some(&[S, B, G, G, G, G, G]));
+    assert_eq!(all.len(), 14);
+    // Two words of 14 in each sequence; five standard errors of 4,000.
+    let expected = 2.0 / 14.0;
+    let slack = 5.0 * (expected * (1.0 - expected) / b as f64).sqrt();
+    for word in &all {
+        let found = share[word.start];
+        assert!((found - expected).abs() < slack, "{} letters: {found}", word.len());
+        // Whole or not at all.
+        assert!(share[word.clone()].iter().all(|&s| s == found));
     }
-    // A single word longer than all that may be chosen is chosen nevertheless.
-    let long = words(&[5; 4], &[0]);
-    assert_eq!(choose(&long, &[0.5; 4], 1), [0, 1, 2, 3]);
-    assert_eq!(choose(&[0..3, 3..4], &[0.1, 0.1, 0.1, 0.9], 1), [3]);
-    assert!(choose(&[], &[], 1).is_empty());
+    let chosen = |word: &Range<usize>| mask.chosen.narrow(1, word.start as i64, word.len() as i64);
+    for word in &all {
+        assert_eq!(chosen(word).all_dim(1, false), chosen(word).any_dim(1, false), "{} letters", word.len());
+    }
+    assert!(row.iter().zip(&share).all(|(&id, &s)| id != 0 || s == 0.0), "a separator was chosen");
+    // On average 2 of 14 words, which is 2 / 14 of the 105 letters.
+    let letters: f64 = share.iter().sum();
+    assert!((letters - 15.0).abs() < 0.5, "{letters}");
+    // What is shown at the places of words keeps the shares: 8 in 10 masks.
+    let masked = mask.input.eq(7).sum(Kind::Double) / mask.chosen.sum(Kind::Double);
+    assert!((number(&masked) - 0.8).abs() < 5.0 * (0.16 / (15.0 * b as f64)).sqrt());
 }
 
 #[test]
@@ -257,16 +306,24 @@ fn only_chosen_places_count() {
 
 #[test]
 fn a_masked_token_is_hidden_from_the_prediction() {
-    // Two sequences that differ where both show a mask alone have the same logits.
     let (_store, bert) = golden(config(), 7, 9);
-    let rule = Rule { masked: 1.0, random: 0.0, ..CASES[0].rule };
     let ids = sequences(&[&[0, 3, 2, 6, 1, 1, 0, 5, 4]], 9);
-    let one = Mask::new(&ids, &noise(1, 9), &rule);
-    let other = (&ids + &one.chosen.to_kind(Kind::Int64)).fmod(7);
-    let two = Mask::new(&other, &noise(1, 9), &rule);
-    assert_ne!(one.targets, two.targets);
-    assert_eq!(one.input, two.input);
-    assert_eq!(bert.predict(&one, 0.0), bert.predict(&two, 0.0));
+    let under = |rule: &Rule, ids: &Tensor| Mask::new(ids, &noise(1, 9), rule);
+    let predicted = |mask: &Mask| bert.predict(mask, 0.0);
+    // Other tokens at the chosen places: where all of them are masked, nothing of that reaches the logits.
+    let masked = Rule { masked: 1.0, random: 0.0, ..CASES[0].rule };
+    let one = under(&masked, &ids);
+    let hidden = (&ids + &one.chosen.to_kind(Kind::Int64)).fmod(7);
+    assert_ne!(under(&masked, &hidden).targets, one.targets);
+    assert_eq!(predicted(&under(&masked, &hidden)), predicted(&one));
+    // Where they are shown it does, and so does any other token.
+    let shown = Rule { masked: 0.0, random: 0.0, ..CASES[0].rule };
+    assert_ne!(predicted(&under(&shown, &hidden)), predicted(&under(&shown, &ids)));
+    let seen = (&ids + &one.chosen.logical_not().to_kind(Kind::Int64)).fmod(7);
+    assert_ne!(predicted(&under(&masked, &seen)), predicted(&one));
+    // Each place tells of its own position: masks alone do not give equal logits.
+    let p = predicted(&one);
+    assert_ne!(p.get(0), p.get(1));
 }
 
 #[test]
@@ -302,8 +359,18 @@ fn pretext_and_pictures_tell_what_the_loss_tells() {
     let x = || batch(sequences(&[&[0, 3, 2, 6, 1, 1, 0, 5, 4], &[2, 2, 0, 4]], 9));
     let loss = bert.loss(&x(), AT);
     let pretext = bert.pretext(&x());
-    assert_eq!((pretext[0].0, number(&pretext[0].1)), ("loss", number(&loss.total)));
-    assert_eq!((pretext[1].0, number(&pretext[1].1)), ("masked_accuracy", number(&loss.parts[0].1)));
+    assert_eq!((pretext[0].0, pretext[1].0), ("loss", "masked_accuracy"));
+    assert_eq!(pretext[0].1.size(), bert.mask(&x()).targets.size());
+    let mean = |i: usize| number(&pretext[i].1.mean(None));
+    // Sums of six f32 in another order.
+    assert!((mean(0) / number(&loss.total) - 1.0).abs() < 1e-6);
+    assert_eq!(mean(1), number(&loss.parts[0].1));
+    // A sequence's entries are its own, whatever it is judged with. Kernels may differ with the size of the batch.
+    let alone = |row: i64| {
+        let x = Batch { index: vec![row as usize], ..batch(x().views[0].x.narrow(0, row, 1)) };
+        bert.pretext(&x).swap_remove(0).1
+    };
+    assert!(greatest(&(Tensor::cat(&[alone(0), alone(1)], 0) - &pretext[0].1)) < 1e-5);
     let rows = bert.pictures(&x());
     let names: Vec<_> = rows.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, ["input", "masked", "prediction", "input", "masked", "prediction"]);
@@ -313,12 +380,12 @@ fn pretext_and_pictures_tell_what_the_loss_tells() {
     let mask = bert.mask(&x());
     assert_eq!((&rows[0].1, &rows[1].1), (&x().views[0].x, &mask.input));
     let hit = rows[2].1.eq_tensor(&rows[0].1).index(&[Some(&mask.chosen)]).to_kind(Kind::Float).mean(None);
-    assert!((number(&hit) - number(&pretext[1].1)).abs() < 1e-6);
+    assert!((number(&hit) - mean(1)).abs() < 1e-6);
     let kept = mask.chosen.logical_not();
     assert_eq!(rows[2].1.index(&[Some(&kept)]), rows[0].1.index(&[Some(&kept)]));
     // Dropout is for training.
     let (_store, mut bert) = golden(Config { dropout: 0.5, mask_ratio: 0.4, ..config() }, 7, 9);
-    assert_eq!(number(&bert.pretext(&x())[0].1), number(&loss.total));
+    assert_eq!(bert.pretext(&x())[0].1, pretext[0].1);
     selfsup_core::tch::manual_seed(3);
     assert!((number(&bert.loss(&x(), AT).total) - number(&loss.total)).abs() > 1e-2);
     assert_eq!(bert.features(&x().views[0].x, true), bert.features(&x().views[0].x, false));
@@ -369,8 +436,8 @@ fn what_cannot_be_used_is_refused_in_words() {
     assert!(refused(Config { masked: f64::NAN, ..config() }, ENCODER).contains("masked is"));
     assert!(refused(Config { random: 1.5, ..config() }, ENCODER).contains("random is"));
     assert!(refused(Config { dropout: 1.0, ..config() }, ENCODER).contains("dropout is"));
-    assert!(refused(Config { separators: vec![3, -1], ..config() }, ENCODER).contains("separators has -1"));
-    assert!(refused(Config { separators: vec![3, 7], ..config() }, ENCODER).contains("separators has 7"));
+    let message = refused(Config { whole_words: true, ..config() }, ENCODER);
+    assert!(message.contains("whole_words") && message.contains("one by one"), "{message}");
     assert!(Bert::check(&Config { masked: 0.7, random: 0.3, ..config() }).is_ok());
     assert!(Bert::check(&Config { masked: 0.9, random: 0.1, ..config() }).is_ok());
 }

@@ -89,10 +89,11 @@ impl Method for Gpt {
         self.encoder.pool(&x, &self.seen(&read), depth)
     }
 
-    /// `loss` in nats and `bits_per_token`, of the same number.
+    /// `loss` in nats and `bits_per_token`, of the same number: an entry for each token that is predicted.
     fn pretext(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
         let u = self.tokens(&batch.views[0].x);
-        let loss = next_token_loss(&self.logits(&u, 0.0), &self.targets(&u));
+        let targets = self.targets(&u);
+        let loss = -log_p(&self.logits(&u, 0.0), &targets).index(&[Some(&targets.ne(PADDING))]);
         vec![("bits_per_token", &loss / std::f64::consts::LN_2), ("loss", loss)]
     }
 
@@ -210,9 +211,14 @@ impl Gpt {
 
 /// L_1, the mean over targets that are no padding: logits [B, n, V], targets [B, n].
 pub fn next_token_loss(logits: &Tensor, targets: &Tensor) -> Tensor {
-    let log_p = logits.log_softmax(-1, None).gather(-1, &targets.clamp_min(0).unsqueeze(-1), false).squeeze_dim(-1);
+    let log_p = log_p(logits, targets);
     let real = targets.ne(PADDING).to_kind(log_p.kind());
     -(log_p * &real).sum(None) / real.sum(None).clamp_min(1.0)
+}
+
+/// log P of every target; at padding of token 0. [B, n, V] and [B, n] -> [B, n].
+fn log_p(logits: &Tensor, targets: &Tensor) -> Tensor {
+    logits.log_softmax(-1, None).gather(-1, &targets.clamp_min(0).unsqueeze(-1), false).squeeze_dim(-1)
 }
 
 #[cfg(test)]
