@@ -5,6 +5,7 @@ mod command_line;
 mod conformance;
 mod first_stage;
 mod generation;
+mod imagenet;
 mod layering;
 mod modalities;
 mod new_method;
