@@ -66,7 +66,7 @@ fn embedding<'a>(
     dataset: &Dataset,
 ) -> Result<Option<impl Fn(&Tensor) -> Tensor + use<'a>>> {
     let there = first(samples, |x| subject.method.embedding(x).is_some(), subject, dataset)?;
-    Ok(there.then(|| |x: &Tensor| subject.method.embedding(x).expect("it was there before")))
+    Ok(there.then_some(|x: &Tensor| subject.method.embedding(x).expect("it was there before")))
 }
 
 /// Protocols that need labels.
