@@ -14,7 +14,7 @@ macro_rules! presets {
 
 presets! {
     "next-step": "cpu", "cpu-regression", "librispeech";
-    "gpt": "cpu", "cpu-speeches", "cpu-image", "shakespeare-char", "imagenet-igpt-s";
+    "gpt": "cpu", "cpu-speeches", "cpu-image", "cpu-series", "shakespeare-char", "imagenet-igpt-s";
     "pixelcnn": "cpu", "cpu-plain", "cpu-codes", "cifar10", "cifar10-codes";
     "vq-vae": "cpu", "cifar10";
     "bert": "cpu", "bert-base";

@@ -50,7 +50,7 @@ fn to_panels(rows: &[(&str, Tensor)]) -> Result<Figure> {
         drawn.push(Panel { title, lines: rows.iter().map(line).collect::<Result<_>>()? });
     }
     let names: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
-    Ok(Figure { name: "series".into(), ..panels("Test series", &names, &drawn)? })
+    Ok(Figure { name: "series".into(), ..panels("Test series and what the method makes of them", &names, &drawn)? })
 }
 
 /// Rows with a caption before each, and captions below the columns, if any, for which these are drawn wider.
@@ -66,8 +66,8 @@ pub(crate) fn write_grid(
     write_whole(path, &grid.png()?)
 }
 
-/// Writes views.png (images and the run's views of them) and, for a method that has pictures, pictures.png, series.svg and
-/// series.png, or texts.txt.
+/// Writes views.png (images and the run's views of them) and, for a method that has pictures, pictures.png, series.svg
+/// with series.png, or texts.txt.
 ///
 /// # Errors
 /// If an image cannot be read, or a file not written.

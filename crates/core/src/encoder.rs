@@ -135,8 +135,8 @@ impl EncoderConfig {
     /// How encoders are written; P is any patch size.
     pub const NAMES: &str = "convnet, convnet-tiny, resnet18, resnet34, resnet50, resnet18-cifar, resnet34-cifar, \
                              resnet50-cifar, each also with -zero behind it, vit-micro/P, vit-tiny/P, vit-small/P, \
-                             vit-base/P; for token sequences transformer-nano, -micro, -mini, -base, -igpt-s, each also \
-                             with -causal behind it; for series gru-WIDTH/P; for images and grids of \
+                             vit-base/P; for token sequences transformer-nano, -micro, -mini, -base, -igpt-s, each \
+                             also with -causal behind it; for series gru-WIDTH/P; for images and grids of \
                              codes pixelcnn-WIDTHxLAYERS, also with -plain behind it; for images \
                              too conv-residual, conv-residual-tiny, each also with /F behind it (F = 2, 4, 8, 16)";
 

@@ -323,7 +323,7 @@ pub trait Method {
 
     /// Pictures of what the method does to `x` [B, C, S, S]: named rows of B images [B, C, S, S], all in the
     /// normalised space of `x` (MAE: the masked input and the reconstruction). A method of text gives rows of token
-    /// sequences [B, T] i64 instead; a method of series lines [B, C, T] f32, all of one size, over steps 1 to T, NaN where
+    /// sequences [B, T] i64 instead; a method of series lines [B, C, T] f32 over steps 1 to T, all of one size, NaN where
     /// a line has no value (the series itself, a forecast).
     fn pictures(&self, _x: &Batch) -> Vec<(&'static str, Tensor)> {
         Vec::new()

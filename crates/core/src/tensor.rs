@@ -15,8 +15,8 @@ pub fn normalise(x: &Tensor) -> Tensor {
 }
 
 /// A value of each distribution softmax(logits), by inversion: the first one that is possible and whose cumulative
-/// probability is above its u. Logits [.., V], u [..] uniform on [0, 1) -> [..] i64. A value of probability 0 (a logit of
-/// -inf) is never drawn, whatever u was rounded to.
+/// probability is above its u. Logits [.., V], u [..] uniform on [0, 1) -> [..] i64. A value of probability 0 (of a
+/// logit of -inf) is never drawn, whatever u was rounded to.
 pub fn draw(logits: &Tensor, u: &Tensor) -> Tensor {
     let p = logits.softmax(-1, Kind::Double);
     let cumulative = p.cumsum(-1, Kind::Double);

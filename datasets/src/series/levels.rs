@@ -29,7 +29,7 @@ impl Levels {
         Levels(values.iter().map(|x| (1..count).map(|level| x[level * x.len() / count]).collect()).collect())
     }
 
-    /// The level of a value, whatever its size: the lowest one holds all that is smaller, the highest all that is greater.
+    /// The level of a value: the lowest one holds all that is smaller, the highest all that is greater.
     pub(crate) fn level(&self, channel: usize, x: f32) -> usize {
         self.0[channel].partition_point(|&cut| cut <= x)
     }

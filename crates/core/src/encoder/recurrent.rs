@@ -67,8 +67,8 @@ impl Recurrent {
         })
     }
 
-    /// c, where c_t depends on z up to t: [B, L, D] -> [B, L, D] f32. Nothing in it differs in training, but cuDNN has no
-    /// backward pass of what was not said to be training.
+    /// c, where c_t depends on z up to t: [B, L, D] -> [B, L, D] f32. Training has the same values, but cuDNN refuses the
+    /// backward pass of a GRU that was not said to be training.
     pub fn context(&self, z: &Tensor, train: bool) -> Tensor {
         let start = Tensor::zeros([1, z.size()[0], self.width], (Kind::Float, z.device()));
         z.gru(&start, &self.gru, true, 1, 0.0, train, false, true).0

@@ -8,7 +8,7 @@ use selfsup_core::rng::Purpose;
 use selfsup_core::tensor::draw;
 use selfsup_core::{Kind, Tensor, precision};
 
-/// What tokens are drawn from: logits [B, V] divided by `temperature`, all but the `top_k` greatest (0: none) impossible.
+/// What tokens are drawn from: logits [B, V] divided by `temperature`, all but the `top_k` (0: V) greatest impossible.
 pub(super) fn sharpen(logits: &Tensor, temperature: f64, top_k: i64) -> Tensor {
     let logits = logits.to_kind(Kind::Double) / temperature;
     if top_k == 0 || top_k >= logits.size()[1] {

@@ -376,7 +376,7 @@ fn text_goes_on_beyond_the_context() {
             let mut ids = windows(&[&[0, 3, 2, 4, 1, 1, 0, 2], &[2, 2, 0, 4, 3, 3, 3, 1]], 8).narrow(1, 0, prompt);
             let u = (wave(0.4, &[2, 20]) + 1.0) / 2.001;
             let sampled = no_grad(|| gpt.go_on(&ids, &u));
-            // Where what was read last and the newest token fill more than a context, the last half of one is read anew.
+            // Where what was read and the newest token fill more than a context, the last half of one is read anew.
             let mut from = 0;
             for u in u.unbind(1) {
                 let n = ids.size()[1];

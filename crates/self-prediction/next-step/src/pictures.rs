@@ -20,7 +20,7 @@ impl NextStep {
                 }
                 let accuracy = right.mean_dim([1i64].as_slice(), false, None).view([1, 1, -1]);
                 let guess = 1.0 / (self.config.negatives + 1) as f64;
-                vec![("chance", accuracy.full_like(guess)), ("accuracy, patches ahead", accuracy)]
+                vec![("chance", accuracy.full_like(guess)), ("accuracy by patches ahead", accuracy)]
             }
             Head::Regression(g, coefficients) => vec![
                 ("series", series.shallow_clone()),
