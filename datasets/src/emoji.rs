@@ -93,7 +93,7 @@ fn dataset(pixels: Pixels, lines: Vec<Line>, pieces: bool) -> Result<Dataset> {
     let vocabulary = match pieces {
         true => {
             let read: Vec<&str> = train.iter().map(|&row| texts[row]).collect();
-            Vocabulary::Pieces(Pieces::train(&read.join("\n"), &texts.concat(), PIECES))
+            Vocabulary::Pieces(Box::new(Pieces::train(&read.join("\n"), &texts.concat(), PIECES)))
         }
         false => Vocabulary::characters(&texts.concat()),
     };

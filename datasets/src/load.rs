@@ -142,7 +142,7 @@ pub(crate) fn load_entry(entry: &Entry, root: &Path) -> Result<Dataset> {
         Format::Shakespeare { speeches, pieces } => {
             let text = text::utf8(entry.name, checked(entry, &bundled_root()?, &entry.sources[0])?)?;
             let vocabulary = match pieces {
-                true => Vocabulary::Pieces(Pieces::train(&text[..text::nine_tenths(&text)], &text, PIECES)),
+                true => Vocabulary::Pieces(Box::new(Pieces::train(&text[..text::nine_tenths(&text)], &text, PIECES))),
                 false => Vocabulary::characters(&text),
             };
             let shorter = if pieces { 2 } else { 1 };

@@ -174,7 +174,7 @@ pub(crate) fn open(path: &Path) -> Result<Dataset> {
     );
     let tokenizer = path.join("tokenizer.json");
     let (vocabulary, size) = match tokenizer.is_file() {
-        true => (Vocabulary::Pieces(Pieces::open(&tokenizer)?), WINDOW / 2),
+        true => (Vocabulary::Pieces(Box::new(Pieces::open(&tokenizer)?)), WINDOW / 2),
         false => (Vocabulary::characters(&text), WINDOW),
     };
     let note = "own text: its last tenth is held out for testing".into();

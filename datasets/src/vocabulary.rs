@@ -11,7 +11,7 @@ pub enum Vocabulary {
     /// Characters in the order of their code points.
     Characters(Vec<char>),
     /// Pieces of words.
-    Pieces(Pieces),
+    Pieces(Box<Pieces>),
 }
 
 impl Vocabulary {

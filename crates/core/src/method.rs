@@ -304,7 +304,7 @@ pub trait Method {
     fn after_step(&mut self, _at: Progress) {}
 
     /// How well the method does what it was trained for, on samples that it was not trained on, by name (`accuracy`,
-    /// `bits_per_dim`, `reconstruction_error`): a scalar, the mean over the batch's samples, or an entry [n] for each of
+    /// `bits_per_dim`, `reconstruction_error`): a scalar, the mean over the batch's samples, or an entry \[n\] for each of
     /// what is averaged (a token, where sequences differ in length). Nothing moves, no graph is built.
     fn pretext(&self, _batch: &Batch) -> Vec<(&'static str, Tensor)> {
         Vec::new()

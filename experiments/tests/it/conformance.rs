@@ -4,7 +4,7 @@ use crate::{CPU, dataset, machine, methods, small, workspace};
 use selfsup_core::augment::views::{HostBatch, Plain, plain};
 use selfsup_core::method::{Batch, Entry, View};
 use selfsup_core::progress::Progress;
-use selfsup_core::{Kind, Tensor, no_grad};
+use selfsup_core::{Kind, Tensor, no_grad, torch_ext};
 use selfsup_datasets::Dataset;
 use selfsup_experiments::config::{RunConfig, parse_override};
 use selfsup_experiments::first_stage;
@@ -71,6 +71,7 @@ fn loss_of(config: &RunConfig, data: &Dataset) -> f64 {
     let mut subject = subject(config, data);
     let batch = batch(config, data, &subject, 32);
     begin(data, &mut subject);
+    torch_ext::seed(config.seed); // as the loop does before each step
     subject.method.loss(&batch, START).total.double_value(&[])
 }
 

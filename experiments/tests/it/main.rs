@@ -22,6 +22,7 @@ use selfsup_experiments::preset::PRESETS;
 use selfsup_experiments::registry::METHODS;
 use selfsup_experiments::run::Machine;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use toml::Table;
 
 /// The variable that limits the tests of methods to one, for `new_method`.
@@ -66,9 +67,12 @@ fn small(name: &str, overrides: &[&str]) -> anyhow::Result<RunConfig> {
     RunConfig::resolve(name, &texts.iter().map(|text| parse_override(text)).collect::<anyhow::Result<Vec<Table>>>()?)
 }
 
-/// Sets up LibTorch with two threads for the thread of this test.
+/// Sets up LibTorch with two threads for the thread of this test. One test at a time has it, until its thread ends:
+/// what LibTorch draws by itself (dropout) comes from one generator of the process, which every step of a run seeds.
 fn machine() -> Machine {
-    Machine::new("cpu", 2, None).expect("the CPU is always there")
+    static MACHINE: Mutex<()> = Mutex::new(());
+    thread_local!(static MINE: MutexGuard<'static, ()> = MACHINE.lock().unwrap_or_else(PoisonError::into_inner));
+    MINE.with(|_| Machine::new("cpu", 2, None).expect("the CPU is always there"))
 }
 
 fn dataset(config: &RunConfig) -> Dataset {

@@ -69,7 +69,7 @@ pub struct Mask {
     pub chosen: Tensor,
     /// What the encoder sees, [B, T].
     pub input: Tensor,
-    /// The original tokens at the chosen places, sequence after sequence, [M].
+    /// The original tokens at the chosen places, sequence after sequence, \[M\].
     pub targets: Tensor,
 }
 

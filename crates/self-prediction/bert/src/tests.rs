@@ -239,7 +239,7 @@ fn words_are_runs_between_separators() {
     // A piece that goes on with nothing is a word; one that begins a word ends the one before it.
     assert_eq!(words(&[5, 6, 0, 5, 0, 0, 6], kinds), [0..2, 3..4, 6..7]);
     assert_eq!(words(&[2, 4, 3, 1, 3, 2, 5], kinds), [0..2, 2..3, 4..5, 5..7]);
-    assert_eq!(words(&[0, 4, 4, 4], kinds), [1..4]);
+    assert_eq!(words(&[0, 4, 4, 4], kinds), vec![1..4]);
     // Without words each token is one.
     assert_eq!(words(&[5, 6, 0], None), [0..1, 1..2, 2..3]);
     assert_eq!(words(&[0, 1, 0], kinds), [0..1, 1..2, 2..3]);

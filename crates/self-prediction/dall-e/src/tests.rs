@@ -627,9 +627,9 @@ fn everything_in_the_second_stage_is_trained_and_shown() {
     assert!(greatest(&(others.flip([0]) - method.features(x, false))) < 1e-5);
     // Nor its last code, behind which nothing is predicted; but every other one.
     for place in 0..9 {
-        let changed = x.flatten(2, 3);
+        let changed = x.flatten(2, 3).copy();
         let mut code = changed.narrow(2, place, 1);
-        let _ = code.copy_(&(&code + 1.0).remainder(6.0));
+        code.copy_(&(&code + 1.0).remainder(6.0));
         let moved = greatest(&(method.features(&changed.view_as(x), false) - method.features(x, false)));
         assert_eq!(moved > 0.0, place < 8, "{place}");
     }

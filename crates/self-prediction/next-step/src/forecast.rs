@@ -2,7 +2,7 @@
 
 use selfsup_core::Tensor;
 
-/// The mean squared errors of predictions p [B, L, F] made at t for the patch at t + 1: [n], of those that hold no
+/// The mean squared errors of predictions p [B, L, F] made at t for the patch at t + 1: \[n\], of those that hold no
 /// padding, [B, L] bool.
 pub fn errors(p: &Tensor, patches: &Tensor, whole: &Tensor) -> Tensor {
     let l = patches.size()[1] - 1;

@@ -20,7 +20,7 @@ pub enum Source {
 /// The contexts that are asked to predict, and what lies where. Places are rows of z, `[B L]`.
 pub struct Places {
     source: Source,
-    /// The place of each context t, [R]: those with a patch t + K that holds no padding, and with a negative to tell it
+    /// The place of each context t, \[R\]: those with a patch t + K that holds no padding, and with a negative to tell it
     /// from (with [`Source::Others`] a series that is alone in its batch has none).
     pub contexts: Tensor,
     /// The same among the `B (L - K)` that might be, [R].
@@ -62,7 +62,7 @@ impl Places {
         }
     }
 
-    /// The place of the positive of each context, [R], k steps ahead.
+    /// The place of the positive of each context, \[R\], k steps ahead.
     pub fn positives(&self, k: i64) -> Tensor {
         &self.contexts + k
     }
