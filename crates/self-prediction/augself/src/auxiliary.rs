@@ -113,6 +113,10 @@ impl Method for Auxiliary {
         self.base.tokenizer()
     }
 
+    fn generate(&self, batch: &Batch) -> Option<Tensor> {
+        self.base.generate(batch)
+    }
+
     fn pictures(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
         self.base.pictures(batch)
     }
