@@ -13,7 +13,7 @@ fn main() {
     let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
     let commit = git(&["rev-parse", "--short=10", "HEAD"]).unwrap_or_else(|| "unknown".into());
     println!("cargo::rustc-env=SELFSUP_COMMIT={commit}{}", if changed { "+" } else { "" });
-    for watched in ["../.git/logs/HEAD", "../crates", "../datasets/src", "src", "presets", "build.rs"] {
+    for watched in ["../.git/logs/HEAD", "../crates", "../datasets/src", "src", "presets", "claims", "build.rs"] {
         println!("cargo::rerun-if-changed={watched}");
     }
 }

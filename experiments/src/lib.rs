@@ -1,5 +1,6 @@
 //! The only crate that knows every method: registry, presets, runs, studies and reports behind the binary `selfsup`.
 
+pub mod claim;
 pub mod config;
 pub mod evaluation;
 pub mod first_stage;

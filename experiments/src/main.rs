@@ -6,8 +6,8 @@ use selfsup_experiments::config::{PROTOCOLS, RunConfig, parse_override};
 use selfsup_experiments::objective::{nine_digits, objective};
 use selfsup_experiments::reporting::{Report, methods_csv};
 use selfsup_experiments::run::{self, End, Folder, Machine};
-use selfsup_experiments::study::{Study, compare};
-use selfsup_experiments::{evaluation, first_stage, generation, preset, registry};
+use selfsup_experiments::study::{Place, Study, compare};
+use selfsup_experiments::{claim, evaluation, first_stage, generation, preset, registry};
 use selfsup_report::results::{self, Row};
 use selfsup_report::table::colour_wanted;
 use std::path::{Path, PathBuf};
@@ -89,6 +89,22 @@ enum Command {
         #[arg(long, default_value = "auto", value_parser = ["auto", "never"])]
         resume: String,
         /// Print the plan and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// What papers claim, as experiments with verdicts: claims.csv and a page
+    Claim {
+        /// Names of claims, or a claim file; none: all of the class
+        claims: Vec<String>,
+        /// Print the claims and do nothing
+        #[arg(long)]
+        list: bool,
+        /// minutes (two cores, bundled data), hours or gpu
+        #[arg(long)]
+        class: Option<String>,
+        #[arg(long, default_value = "runs")]
+        out: PathBuf,
+        /// Print the runs and do nothing
         #[arg(long)]
         dry_run: bool,
     },
@@ -194,6 +210,37 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
                 return Ok(ExitCode::from(STOPPED));
             }
         }
+        Command::Claim { ref claims, list, ref class, ref out, dry_run } => {
+            ensure!(
+                list || class.is_some() || !claims.is_empty(),
+                "which claim? give names, or --class minutes for all of a class; `selfsup claim --list` shows them"
+            );
+            let wanted = match claims.as_slice() {
+                [] => claim::all(class.as_deref())?,
+                names => names.iter().map(|name| claim::find(name)).collect::<Result<Vec<_>>>()?,
+            };
+            if list {
+                for claim in &wanted {
+                    println!("{:32} {:8} {}", claim.id, claim.class, claim.statement);
+                }
+                return Ok(ExitCode::SUCCESS);
+            }
+            if dry_run {
+                for config in claim::runs(&wanted)? {
+                    println!("{} {} {} seed {}", config.run_id()?, config.name(), config.encoder, config.seed);
+                }
+                return Ok(ExitCode::SUCCESS);
+            }
+            let (machine, stop, folder) = (machine()?, stop_flag()?, out.join("claims"));
+            let place = Place { folder: &folder, study: "claims", machine: &machine, stop: &stop };
+            let Some(page) = claim::judge(&wanted, &place)? else {
+                eprintln!("stopped; the same command goes on from here");
+                return Ok(ExitCode::from(STOPPED));
+            };
+            print!("{}", page.verdicts.terminal(terminal_width()));
+            println!("{}", folder.join("claims.csv").display());
+            println!("{}", page.path.display());
+        }
         Command::Loss { ref method, ref file, ref overrides, ref grad } => {
             let _machine = machine()?;
             let found = objective(method, file, &layers(None, overrides)?)?;
@@ -232,8 +279,12 @@ fn layers(config: Option<&Path>, overrides: &[String]) -> Result<Vec<Table>> {
     Ok(layers)
 }
 
+fn terminal_width() -> u16 {
+    std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(120)
+}
+
 fn print_tables(report: &Report) {
-    let width = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(120);
+    let width = terminal_width();
     for table in &report.tables {
         println!("{}", table.terminal(width, colour_wanted()));
     }

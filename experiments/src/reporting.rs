@@ -16,7 +16,7 @@ use selfsup_report::html::{Card, Page};
 use selfsup_report::metrics;
 use selfsup_report::picture::{Grid, Picture};
 use selfsup_report::results::{self, Row};
-use selfsup_report::table::{OwnTasks, Table, summarise};
+use selfsup_report::table::{Listing, Table, own_tasks, summarise};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -183,7 +183,7 @@ fn names(runs: &[Source]) -> Vec<(&'static Entry, &str)> {
 pub struct Report {
     pub rows: Vec<Row>,
     pub tables: Vec<Table>,
-    pub own_tasks: OwnTasks,
+    pub own_tasks: Listing,
 }
 
 impl Report {
@@ -204,7 +204,7 @@ impl Report {
         rows.sort_by_key(|row| place(&row.method));
         let visible: Vec<Row> = rows.iter().filter(|row| shown(row)).cloned().collect();
         let tables = summarise(&visible)?;
-        let own_tasks = OwnTasks::of(&tables);
+        let own_tasks = own_tasks(&tables);
         Ok(Report { rows, tables, own_tasks })
     }
 
@@ -241,7 +241,7 @@ impl Report {
                 .into(),
             meta: self.meta(&runs),
             tables: self.tables.clone(),
-            own_tasks: self.own_tasks.clone(),
+            listings: vec![self.own_tasks.clone()],
             figures: drawn,
             cards: self.cards(&runs, &figures)?,
             protocol: protocol(&runs),
@@ -255,6 +255,7 @@ impl Report {
                 .map(|(text, address)| (text.to_string(), address.to_string()))
                 .into(),
             rows: self.rows.clone(),
+            ..Page::default()
         };
         let path = folder.join("report.html");
         page.write(&path)?;

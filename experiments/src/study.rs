@@ -109,7 +109,7 @@ impl Study {
 }
 
 /// Takes the method's name and preset out of a run, and leaves the method's own settings in it.
-fn take_name(run: &mut Table) -> Option<String> {
+pub(crate) fn take_name(run: &mut Table) -> Option<String> {
     match run.remove("method")? {
         toml::Value::String(name) => Some(name),
         toml::Value::Table(mut settings) => {
@@ -122,7 +122,7 @@ fn take_name(run: &mut Table) -> Option<String> {
 }
 
 /// Puts `layer` over `table` without asking whether its keys are known; that comes with the whole configuration.
-fn overlay(table: &mut Table, layer: &Table) {
+pub(crate) fn overlay(table: &mut Table, layer: &Table) {
     for (key, value) in layer {
         match (table.get_mut(key), value) {
             (Some(toml::Value::Table(old)), toml::Value::Table(new)) if !new.contains_key("name") => overlay(old, new),
@@ -155,33 +155,52 @@ pub fn compare(study: &Study, out: &Path, machine: &Machine, resume: bool, stop:
             }
         }
     }
-    let mut data: HashMap<String, Dataset> = HashMap::new();
+    let place = Place { folder: &folder, study: &study.name, machine, stop };
     let mut rows: Vec<Row> = Vec::new();
-    let mut complete = true;
-    for (i, config) in configs.iter().enumerate() {
-        if stop.load(Ordering::Relaxed) {
-            complete = false;
-            break;
-        }
-        if !data.contains_key(&config.data) {
-            data.insert(config.data.clone(), selfsup_datasets::load(&config.data, &machine.data_root)?);
-        }
-        let path = folder.join(config.run_id()?);
-        let place = Folder { path: &path, study: &study.name, resume: true };
-        eprintln!("[{}/{}] {} {} seed {}", i + 1, configs.len(), config.name(), config.encoder, config.seed);
-        let end = execute(config, &data[&config.data], machine, &place, stop);
-        match end.with_context(|| format!("{} seed {}", config.name(), config.seed))? {
-            End::Done(scores) => rows.extend(scores),
-            End::Stopped => {
-                complete = false;
-                break;
-            }
-        }
-        results::write(&folder.join("results.csv"), &rows)?;
-    }
+    let complete = execute_all(&configs, &place, |_, scores| {
+        rows.extend(scores);
+        results::write(&folder.join("results.csv"), &rows)
+    })?;
     let report = Report::of(rows)?;
     if !report.rows.is_empty() {
         report.write(&folder, std::slice::from_ref(&folder))?;
     }
     Ok(Compared { folder, report, complete })
+}
+
+/// Where runs lie, and what they run on.
+pub struct Place<'a> {
+    pub folder: &'a Path,
+    pub study: &'a str,
+    pub machine: &'a Machine,
+    pub stop: &'a AtomicBool,
+}
+
+/// Runs what is not done yet, each in a folder of its own, and hands on the scores of each. False: it was stopped.
+///
+/// # Errors
+/// If a run fails; the message names it.
+pub fn execute_all(
+    configs: &[RunConfig],
+    place: &Place,
+    mut done: impl FnMut(&RunConfig, Vec<Row>) -> Result<()>,
+) -> Result<bool> {
+    let mut data: HashMap<String, Dataset> = HashMap::new();
+    for (i, config) in configs.iter().enumerate() {
+        if place.stop.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        if !data.contains_key(&config.data) {
+            data.insert(config.data.clone(), selfsup_datasets::load(&config.data, &place.machine.data_root)?);
+        }
+        let path = place.folder.join(config.run_id()?);
+        let folder = Folder { path: &path, study: place.study, resume: true };
+        eprintln!("[{}/{}] {} {} seed {}", i + 1, configs.len(), config.name(), config.encoder, config.seed);
+        let end = execute(config, &data[&config.data], place.machine, &folder, place.stop);
+        match end.with_context(|| format!("{} seed {}", config.name(), config.seed))? {
+            End::Done(scores) => done(config, scores)?,
+            End::Stopped => return Ok(false),
+        }
+    }
+    Ok(true)
 }

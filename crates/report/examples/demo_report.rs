@@ -5,7 +5,7 @@ use selfsup_report::figure::{Axes, Figure, Series, bars, lines};
 use selfsup_report::html::{Card, Page};
 use selfsup_report::picture::{Grid, Picture};
 use selfsup_report::results::{self, Row, Status};
-use selfsup_report::table::{OwnTasks, Table, summarise};
+use selfsup_report::table::{Table, summarise};
 use selfsup_report::tensorboard;
 use std::path::{Path, PathBuf};
 
@@ -131,7 +131,6 @@ fn page(rows: Vec<Row>, tables: Vec<Table>, figures: Vec<Figure>) -> Result<Page
         })
     };
     Ok(Page {
-        own_tasks: OwnTasks::default(),
         title: "Objectives on digits".into(),
         lead: "Made-up numbers, to show what a report looks like.".into(),
         meta: vec![
@@ -150,6 +149,7 @@ fn page(rows: Vec<Row>, tables: Vec<Table>, figures: Vec<Figure>) -> Result<Page
         notes: vec!["All numbers are made up.".into()],
         links: vec![pair("results.csv", "results.csv"), pair("table.csv", "table.csv")],
         rows,
+        ..Page::default()
     })
 }
 

@@ -5,11 +5,13 @@
 
 mod bars;
 mod canvas;
+mod intervals;
 mod lines;
 mod panels;
 
 pub use bars::bars;
 pub(crate) use canvas::{sheet, text_width};
+pub use intervals::{Interval, intervals};
 pub use lines::{Axes, Series, lines};
 pub use panels::{Panel, panels};
 

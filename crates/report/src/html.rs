@@ -6,7 +6,7 @@
 use crate::figure::{Figure, GRID, INK, MUTED, PAPER};
 use crate::file::write_whole;
 use crate::results::{COLUMNS, Row, to_csv};
-use crate::table::{Kind, OwnTasks, Table};
+use crate::table::{Kind, Listing, Table};
 use anyhow::{Context, Result};
 use minijinja::{Environment, Value, context};
 use std::path::Path;
@@ -23,9 +23,11 @@ pub struct Page {
     /// When and with what it was made: (`commit`, `0a1b2c3`), (`device`, …), (`command`, …).
     pub meta: Vec<(String, String)>,
     pub tables: Vec<Table>,
-    /// What each method reached at its own task.
-    pub own_tasks: OwnTasks,
+    /// Those without lines are left out.
+    pub listings: Vec<Listing>,
     pub figures: Vec<Figure>,
+    /// What the cards are of; empty: methods.
+    pub cards_title: String,
     pub cards: Vec<Card>,
     /// How the features were judged: (`kNN`, `k = 20, temperature 0.07, …`).
     pub protocol: Vec<(String, String)>,
@@ -37,7 +39,7 @@ pub struct Page {
     pub rows: Vec<Row>,
 }
 
-/// One method.
+/// One method, or one claim.
 #[derive(Clone, Debug, Default)]
 pub struct Card {
     pub name: String,
@@ -71,9 +73,9 @@ impl Page {
             lead => self.lead.as_str(),
             meta => pairs(&self.meta),
             tables => self.tables.iter().map(table).collect::<Vec<_>>(),
-            own_head => OwnTasks::HEAD,
-            own_lines => self.own_tasks.lines.iter().map(|line| line.to_vec()).collect::<Vec<_>>(),
+            listings => self.listings.iter().filter(|l| !l.lines.is_empty()).cloned().map(listing).collect::<Vec<_>>(),
             figures => self.figures.iter().map(figure).collect::<Vec<_>>(),
+            cards_title => if self.cards_title.is_empty() { "Methods" } else { &self.cards_title },
             cards => self.cards.iter().map(card).collect::<Vec<_>>(),
             protocol => pairs(&self.protocol),
             notes => texts(&self.notes),
@@ -135,6 +137,10 @@ fn table(table: &Table) -> Value {
         .collect();
     let columns: Vec<String> = table.columns.iter().map(|c| c.title()).collect();
     context! { title => table.title(), columns, own => table.has_own(), lines }
+}
+
+fn listing(Listing { title, head, lines, note }: Listing) -> Value {
+    context! { title, head, lines, note }
 }
 
 fn pairs<'a>(pairs: impl IntoIterator<Item = &'a (String, String)>) -> Vec<Vec<String>> {

@@ -7,6 +7,7 @@
 //! - [`results`]: results.csv, tidy, one number a row: [`results::Row`], `write`, `read`, `read_many`
 //! - [`metrics`]: metrics.csv of a run, what it logged while it trained
 //! - [`statistics`]: mean, sd, paired difference with its t interval
+//! - [`claims`]: what papers claim, the rules' differences over seeds, verdicts, claims.csv
 //! - [`table`]: rows summed up as [`table::Table`]; terminal, Markdown, CSV
 //! - [`figure`]: bars and curves as SVG and PNG
 //! - [`picture`]: grids of small images as PNG
@@ -14,6 +15,7 @@
 //! - [`file`](mod@file): files written whole or not at all
 //! - [`tensorboard`]: event files with scalars
 
+pub mod claims;
 pub mod figure;
 pub mod file;
 pub mod html;

@@ -106,6 +106,19 @@ fn of_differences(differences: &[f64]) -> Difference {
     Difference { n, mean, interval: Some((mean - half, mean + half)), p: Some(p) }
 }
 
+/// The one-sided p-value of the t test that the mean is `bound` or less: small where it is clearly more. None of fewer
+/// than two values.
+pub fn exceeds(values: &[f64], bound: f64) -> Option<f64> {
+    let freedom = (values.len() as u64).saturating_sub(1);
+    let (above, error) = (mean(values) - bound, sd(values)? / (values.len() as f64).sqrt());
+    Some(match (error > 0.0, above > 0.0) {
+        (true, true) => 0.5 - 0.5 * t_inside(above / error, freedom),
+        (true, false) => 0.5 + 0.5 * t_inside(-above / error, freedom),
+        // Values that are all alike leave no doubt.
+        (false, above) => f64::from(!above),
+    })
+}
+
 /// The interval that holds the mean of a sample like this one with probability `inside`, by the percentiles of the means
 /// of samples drawn from it with replacement: of all of them where there are few (up to six values), else of 20,000 by a
 /// fixed sequence. Of one value it is that value. With few values such an interval is too narrow; Student's is not.

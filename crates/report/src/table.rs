@@ -456,45 +456,56 @@ impl Table {
     }
 }
 
-/// What each method reached at its own task: bits per dimension, reconstruction error, accuracy; a line a number.
+/// Lines of text under a head, whose last column stands at the right.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct OwnTasks {
-    /// Under [`OwnTasks::HEAD`].
-    pub lines: Vec<[String; 5]>,
+pub struct Listing {
+    pub title: String,
+    pub head: Vec<String>,
+    pub lines: Vec<Vec<String>>,
+    /// What to know of it, in small print.
+    pub note: String,
 }
 
-impl OwnTasks {
-    pub const HEAD: [&str; 5] = ["method", "encoder", "data", "measure", "value"];
-    const TITLE: &str = "What each method was trained for, on test samples";
-
-    /// Of tables; empty without any such number.
-    pub fn of(tables: &[Table]) -> OwnTasks {
-        let mut lines = Vec::new();
-        for table in tables {
-            for line in &table.lines {
-                for (column, cell) in &line.own {
-                    let (name, encoder, data) = (line.name(), line.encoder.clone(), table.dataset.clone());
-                    lines.push([name, encoder, data, column.measure(), cell.text(column)]);
-                }
-            }
-        }
-        OwnTasks { lines }
-    }
-
+impl Listing {
     /// For a terminal of this width; nothing without lines.
     pub fn terminal(&self, width: u16) -> String {
-        let fields = self.lines.iter().map(|line| line.to_vec());
-        if self.lines.is_empty() { String::new() } else { terminal(Self::TITLE, Self::head(), fields, 4..5, width) }
+        let lines = self.lines.iter().cloned();
+        if self.lines.is_empty() {
+            return String::new();
+        }
+        terminal(&self.title, self.head.clone(), lines, self.last(), width)
     }
 
     /// As a Markdown table; nothing without lines.
     pub fn markdown(&self) -> String {
-        let fields = self.lines.iter().map(|line| line.to_vec());
-        if self.lines.is_empty() { String::new() } else { markdown(Self::head(), fields, 4..5) }
+        let lines = self.lines.iter().cloned();
+        if self.lines.is_empty() { String::new() } else { markdown(self.head.clone(), lines, self.last()) }
     }
 
-    fn head() -> Vec<String> {
-        Self::HEAD.map(String::from).into()
+    fn last(&self) -> Range<usize> {
+        self.head.len().saturating_sub(1)..self.head.len()
+    }
+}
+
+/// What each method reached at its own task: bits per dimension, reconstruction error, accuracy; a line a number. Empty
+/// without any such number.
+pub fn own_tasks(tables: &[Table]) -> Listing {
+    let mut lines = Vec::new();
+    for table in tables {
+        for line in &table.lines {
+            for (column, cell) in &line.own {
+                let (name, encoder, data) = (line.name(), line.encoder.clone(), table.dataset.clone());
+                lines.push(vec![name, encoder, data, column.measure(), cell.text(column)]);
+            }
+        }
+    }
+    Listing {
+        title: "What each method was trained for, on test samples".into(),
+        head: ["method", "encoder", "data", "measure", "value"].map(String::from).into(),
+        lines,
+        note: "Measured by the method itself. Numbers of two methods are comparable only where both measure the same \
+               thing of the same data."
+            .into(),
     }
 }
 

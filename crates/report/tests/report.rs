@@ -3,7 +3,7 @@
 use selfsup_report::figure::{Axes, Panel, Series, bars, lines, panels};
 use selfsup_report::html::{Card, Page};
 use selfsup_report::results::{self, COLUMNS, Row, Status};
-use selfsup_report::table::{Kind, OwnTasks, Table, summarise};
+use selfsup_report::table::{Kind, Table, own_tasks, summarise};
 use selfsup_report::{file, metrics, tensorboard};
 use std::fs;
 
@@ -230,7 +230,7 @@ fn a_page_escapes_hostile_names_and_loads_nothing() {
         ..Card::default()
     };
     let page = Page {
-        own_tasks: OwnTasks::of(&tables),
+        listings: vec![own_tasks(&tables)],
         title: hostile.into(),
         meta: vec![pair()],
         cards: vec![card],
@@ -241,6 +241,7 @@ fn a_page_escapes_hostile_names_and_loads_nothing() {
         tables,
         figures,
         rows,
+        ..Page::default()
     };
     let html = page.html().expect("a page");
     assert_eq!(html, page.html().expect("again"));
@@ -329,7 +330,7 @@ fn own_tasks_are_a_line_a_number() {
         of("rotnet", "accuracy", 0, 0.75),
     ]);
     let tables = summarise(&rows).expect("a table");
-    let own = OwnTasks::of(&tables);
+    let own = own_tasks(&tables);
     assert_eq!(
         own.lines,
         [
@@ -341,7 +342,7 @@ fn own_tasks_are_a_line_a_number() {
         own.markdown().starts_with("| method | encoder | data | measure | value |\n| --- | --- | --- | --- | ---: |")
     );
     assert!(own.terminal(100).contains("bits per dim"));
-    let none = OwnTasks::of(&[table()]);
+    let none = own_tasks(&[table()]);
     assert!(none.terminal(100).is_empty() && none.markdown().is_empty());
 
     // The table itself shows the first of each, and no verdict is about it.

@@ -1,0 +1,418 @@
+//! Claims of papers and surveys as experiments: arms to run, rules fixed in advance, verdicts.
+
+mod list;
+
+pub use list::CLAIMS;
+
+use crate::config::RunConfig;
+use crate::registry::did_you_mean;
+use crate::study::{Place, execute_all, overlay, take_name};
+use anyhow::{Context, Result, ensure};
+use list::SETTINGS;
+use selfsup_report::claims;
+use selfsup_report::file::write_whole;
+use selfsup_report::html::Page;
+use selfsup_report::metrics;
+use selfsup_report::results::{self, Row, Status};
+use selfsup_report::statistics::spearman;
+use selfsup_report::table::Listing;
+use serde::Deserialize;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use toml::Table;
+
+/// What a claim costs: minutes on two cores with bundled data, hours on them, or a GPU.
+pub const CLASSES: [&str; 3] = ["minutes", "hours", "gpu"];
+
+/// A claim file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// The name of its file.
+    #[serde(skip)]
+    pub id: String,
+    /// What is claimed, in one sentence.
+    pub statement: String,
+    /// Paper and table, figure or section, or the survey.
+    pub source: String,
+    /// The numbers that were published.
+    pub published: String,
+    /// How far they are trusted: what was read where.
+    pub trust: String,
+    /// Of [`CLASSES`]; runs of a class share the settings of `claims/settings.toml`.
+    pub class: String,
+    pub seeds: Vec<u64>,
+    /// Changes to the configuration of every arm.
+    #[serde(default)]
+    pub common: Table,
+    /// `name`, and a run as in a study file.
+    arms: Vec<Table>,
+    rules: Vec<Rule>,
+}
+
+/// What has to be seen, on every claim before anything is run.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum Rule {
+    /// `metric` of `more` is at least `times` that of `than`, and `by`.
+    Difference {
+        metric: String,
+        more: Side,
+        than: Side,
+        /// Another metric of `than`; none: the same.
+        than_metric: Option<String>,
+        #[serde(default = "one")]
+        times: f64,
+        #[serde(default)]
+        by: f64,
+    },
+    /// Spearman's rank correlation of `metric` with the order of the arms is at least `by`.
+    Trend { metric: String, rising: Vec<String>, by: f64 },
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// An arm, or a number.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Side {
+    Number(f64),
+    Arm(String),
+}
+
+/// An arm resolved: its name and the configuration of each seed.
+struct Arm {
+    name: String,
+    configs: Vec<RunConfig>,
+}
+
+/// The claim of this name, or in this file.
+///
+/// # Errors
+/// If there is none, or it cannot be used.
+pub fn find(name: &str) -> Result<Claim> {
+    if name.ends_with(".toml") {
+        let text = fs::read_to_string(name).with_context(|| format!("{name}: could not be read; expected a claim"))?;
+        let id = Path::new(name).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        return read(&id, &text).with_context(|| name.to_string());
+    }
+    let known = CLAIMS.iter().find(|(id, _)| *id == name);
+    let (id, text) = known.with_context(|| {
+        let hint = did_you_mean(name, CLAIMS.iter().map(|c| c.0));
+        format!("there is no claim `{name}`{hint}; `selfsup claim --list` shows them all")
+    })?;
+    read(id, text).with_context(|| format!("in the claim {id}"))
+}
+
+/// All claims, in the order of their list; of one class, if asked for.
+///
+/// # Errors
+/// If there is no such class, or a claim cannot be used.
+pub fn all(class: Option<&str>) -> Result<Vec<Claim>> {
+    if let Some(class) = class {
+        let hint = did_you_mean(class, CLASSES.into_iter());
+        ensure!(CLASSES.contains(&class), "there is no class `{class}`{hint}; there are {}", CLASSES.join(", "));
+    }
+    let claims = CLAIMS.iter().map(|(id, text)| read(id, text).with_context(|| format!("in the claim {id}")));
+    claims.filter(|claim| claim.as_ref().map_or(true, |c| class.is_none_or(|class| c.class == class))).collect()
+}
+
+fn read(id: &str, text: &str) -> Result<Claim> {
+    let mut claim: Claim = toml::from_str(text)?;
+    claim.id = id.into();
+    ensure!(
+        CLASSES.contains(&claim.class.as_str()),
+        "`class` is {}; expected one of {}",
+        claim.class,
+        CLASSES.join(", ")
+    );
+    ensure!(!claim.seeds.is_empty() && !claim.rules.is_empty(), "expected at least one seed and one rule");
+    let arms = claim.arms()?;
+    let named = |name: &str| {
+        let hint = did_you_mean(name, arms.iter().map(|arm| arm.name.as_str()));
+        ensure!(arms.iter().any(|arm| arm.name == name), "a rule names the arm `{name}`, which there is not{hint}");
+        Ok(())
+    };
+    for rule in &claim.rules {
+        match rule {
+            Rule::Trend { rising, .. } => {
+                ensure!(rising.len() >= 3, "`rising` needs three arms or more");
+                rising.iter().try_for_each(|name| named(name))?;
+            }
+            Rule::Difference { more, than, .. } => {
+                let arm = |side: &Side| matches!(side, Side::Arm(_));
+                ensure!(arm(more) || arm(than), "a rule compares two numbers: `more` or `than` must be an arm");
+                for side in [more, than] {
+                    if let Side::Arm(name) = side {
+                        named(name)?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(claim)
+}
+
+impl Claim {
+    fn arms(&self) -> Result<Vec<Arm>> {
+        let settings: Table = SETTINGS.parse().context("in claims/settings.toml")?;
+        let mut common = match settings.get(&self.class) {
+            Some(toml::Value::Table(table)) => table.clone(),
+            _ => Table::new(),
+        };
+        overlay(&mut common, &self.common);
+        let mut arms: Vec<Arm> = Vec::new();
+        for arm in &self.arms {
+            let mut arm = arm.clone();
+            let name = arm.remove("name").and_then(|name| Some(name.as_str()?.to_owned()));
+            let name = name.context("an arm has no `name`")?;
+            let method = take_name(&mut arm).with_context(|| format!("the arm `{name}` has no `method`"))?;
+            ensure!(arms.iter().all(|other| other.name != name), "two arms are called `{name}`");
+            let config = RunConfig::resolve(&method, &[common.clone(), arm]);
+            let config = config.with_context(|| format!("in the arm `{name}`"))?;
+            let configs = self.seeds.iter().map(|&seed| RunConfig { seed, ..config.clone() }).collect();
+            arms.push(Arm { name, configs });
+        }
+        Ok(arms)
+    }
+
+    /// The configurations of all its runs, seed by seed.
+    ///
+    /// # Errors
+    /// If one cannot be resolved.
+    pub fn runs(&self) -> Result<Vec<RunConfig>> {
+        let arms = self.arms()?;
+        Ok((0..self.seeds.len()).flat_map(|seed| arms.iter().map(move |arm| arm.configs[seed].clone())).collect())
+    }
+
+    /// What the runs say of it.
+    fn found(&self, runs: &Runs) -> Result<claims::Claim> {
+        let arms = self.arms()?;
+        let value = |arm: &str, metric: &str, seed: usize| -> Result<Option<f64>> {
+            let arm = arms.iter().find(|a| a.name == arm).expect("rules name arms that there are");
+            runs.value(&arm.configs[seed], metric)
+        };
+        let mut rules = Vec::new();
+        let mut scores: Vec<(String, String, Vec<f64>)> = Vec::new();
+        let mut used: Vec<(String, String)> = Vec::new();
+        for rule in &self.rules {
+            let mut differences = Vec::new();
+            for seed in 0..self.seeds.len() {
+                differences.extend(rule.difference(|arm, metric| value(arm, metric, seed))?);
+            }
+            used.extend(rule.used());
+            rules.push(claims::Rule { text: rule.text(), by: rule.by(), differences });
+        }
+        for (arm, metric) in used {
+            if scores.iter().any(|(a, m, _)| (a, m) == (&arm, &metric)) {
+                continue;
+            }
+            let values = (0..self.seeds.len()).map(|seed| value(&arm, &metric, seed)).collect::<Result<Vec<_>>>()?;
+            scores.push((arm, metric, values.into_iter().flatten().collect()));
+        }
+        let lost = |arm: &&Arm| arm.configs.iter().any(|config| runs.lost(config));
+        let notes = arms.iter().filter(lost).map(|arm| format!("Runs of `{}` diverged and have no value.", arm.name));
+        Ok(claims::Claim {
+            id: self.id.clone(),
+            statement: self.statement.clone(),
+            source: self.source.clone(),
+            published: format!("{} ({})", self.published, self.trust),
+            class: self.class.clone(),
+            command: format!("selfsup claim {}", self.id),
+            rules,
+            scores,
+            notes: notes.collect(),
+        })
+    }
+}
+
+impl Rule {
+    fn by(&self) -> f64 {
+        match self {
+            Rule::Difference { by, .. } | Rule::Trend { by, .. } => *by,
+        }
+    }
+
+    /// In words and symbols.
+    fn text(&self) -> String {
+        match self {
+            Rule::Trend { metric, rising, by } => {
+                format!("{metric} rises over {}: Spearman at least {by}", rising.join(", "))
+            }
+            Rule::Difference { metric, more, than, than_metric, times, by } => {
+                let side = |side: &Side, metric: &str| match side {
+                    Side::Number(number) => number.to_string(),
+                    Side::Arm(arm) => format!("{metric} of {arm}"),
+                };
+                let times = if *times == 1.0 { String::new() } else { format!("{times} times ") };
+                let by = match by.total_cmp(&0.0) {
+                    std::cmp::Ordering::Equal => String::new(),
+                    std::cmp::Ordering::Greater => format!(" + {by}"),
+                    std::cmp::Ordering::Less => format!(" - {}", -by),
+                };
+                let than_metric = than_metric.as_deref().unwrap_or(metric);
+                format!("{} is at least {times}{}{by}", side(more, metric), side(than, than_metric))
+            }
+        }
+    }
+
+    /// The arms and metrics that it looks at.
+    fn used(&self) -> Vec<(String, String)> {
+        match self {
+            Rule::Trend { metric, rising, .. } => rising.iter().map(|arm| (arm.clone(), metric.clone())).collect(),
+            Rule::Difference { metric, more, than, than_metric, .. } => {
+                let than_metric = than_metric.as_ref().unwrap_or(metric);
+                let side = |side: &Side, metric: &String| match side {
+                    Side::Arm(arm) => Some((arm.clone(), metric.clone())),
+                    Side::Number(_) => None,
+                };
+                side(more, metric).into_iter().chain(side(than, than_metric)).collect()
+            }
+        }
+    }
+
+    /// The difference on one seed; none where a run diverged, or a rank correlation has nothing to rank.
+    fn difference(&self, value: impl Fn(&str, &str) -> Result<Option<f64>>) -> Result<Option<f64>> {
+        match self {
+            Rule::Trend { metric, rising, .. } => {
+                let values = rising.iter().map(|arm| value(arm, metric)).collect::<Result<Option<Vec<f64>>>>()?;
+                let places: Vec<f64> = (0..rising.len()).map(|i| i as f64).collect();
+                Ok(values.and_then(|values| spearman(&places, &values)))
+            }
+            Rule::Difference { metric, more, than, than_metric, times, .. } => {
+                let side = |side: &Side, metric: &str| match side {
+                    Side::Number(number) => Ok(Some(*number)),
+                    Side::Arm(arm) => value(arm, metric),
+                };
+                let than_metric = than_metric.as_deref().unwrap_or(metric);
+                Ok(side(more, metric)?.zip(side(than, than_metric)?).map(|(more, than)| more - times * than))
+            }
+        }
+    }
+}
+
+/// Scores of finished runs by their folder's name.
+struct Runs<'a> {
+    folder: &'a Path,
+    rows: HashMap<String, Vec<Row>>,
+}
+
+impl Runs<'_> {
+    fn of(&self, config: &RunConfig) -> Result<&[Row]> {
+        let id = config.run_id()?;
+        self.rows.get(&id).map(Vec::as_slice).with_context(|| format!("{id} has not been run"))
+    }
+
+    fn lost(&self, config: &RunConfig) -> bool {
+        self.of(config).is_ok_and(|rows| rows.iter().any(|row| row.status != Status::Ok))
+    }
+
+    /// `PROTOCOL.METRIC` of results.csv, `run.seconds` of training, or `log.METRIC`, the last that the run logged; none
+    /// of a run that diverged.
+    fn value(&self, config: &RunConfig, metric: &str) -> Result<Option<f64>> {
+        let rows = self.of(config)?;
+        if self.lost(config) {
+            return Ok(None);
+        }
+        let (protocol, name) = metric
+            .split_once('.')
+            .with_context(|| format!("the metric `{metric}`: expected PROTOCOL.METRIC, run.seconds or log.METRIC"))?;
+        let here = || format!("{} has no `{metric}`", config.name());
+        match protocol {
+            "run" => Ok(rows.first().map(|row| row.wall_s)),
+            "log" => {
+                let logged = metrics::read(&self.folder.join(config.run_id()?).join("metrics.csv"))?;
+                let last = logged.iter().rev().find(|m| m.metric == name);
+                Ok(Some(last.map(|m| m.value).with_context(here)?))
+            }
+            _ => {
+                let row = rows.iter().find(|row| row.protocol == protocol && row.metric == name);
+                Ok(row.with_context(here)?.value)
+            }
+        }
+    }
+}
+
+/// The configurations of all runs of these claims, each once.
+///
+/// # Errors
+/// If one cannot be resolved.
+pub fn runs(claims: &[Claim]) -> Result<Vec<RunConfig>> {
+    let mut known = HashSet::new();
+    let mut configs = Vec::new();
+    for claim in claims {
+        for config in claim.runs()? {
+            if known.insert(config.run_id()?) {
+                configs.push(config);
+            }
+        }
+    }
+    Ok(configs)
+}
+
+/// Verdicts, and the page that shows what they rest on.
+pub struct Judged {
+    pub verdicts: Listing,
+    pub path: PathBuf,
+}
+
+/// Runs what is not done yet of all arms and judges the claims together. None: it was stopped.
+///
+/// Runs lie in the folder by their configuration, so that claims share them. claims.csv, claims.md, claims.html and
+/// results.csv are of the claims of this call.
+///
+/// # Errors
+/// If a run fails; what was done before stays, and the same call goes on.
+pub fn judge(wanted: &[Claim], place: &Place) -> Result<Option<Judged>> {
+    fs::create_dir_all(place.folder).with_context(|| place.folder.display().to_string())?;
+    let mut runs = Runs { folder: place.folder, rows: HashMap::new() };
+    let mut rows: Vec<Row> = Vec::new();
+    let complete = execute_all(&self::runs(wanted)?, place, |config, scores| {
+        rows.extend(scores.iter().cloned());
+        runs.rows.insert(config.run_id()?, scores);
+        Ok(())
+    })?;
+    if !complete {
+        return Ok(None);
+    }
+    results::write(&place.folder.join("results.csv"), &rows)?;
+    let found = wanted.iter().map(|claim| claim.found(&runs).with_context(|| format!("the claim {}", claim.id)));
+    write(place.folder, &found.collect::<Result<Vec<_>>>()?, &rows, &runs).map(Some)
+}
+
+/// Writes claims.csv, claims.md and claims.html.
+fn write(folder: &Path, found: &[claims::Claim], rows: &[Row], runs: &Runs) -> Result<Judged> {
+    let verdicts = claims::listing(found);
+    claims::write(&folder.join("claims.csv"), found)?;
+    write_whole(&folder.join("claims.md"), verdicts.markdown().as_bytes())?;
+    let judged = claims::judge(found);
+    let cards = found.iter().zip(&judged).map(|(claim, judged)| claims::card(claim, judged));
+    let of_all = |part: fn(&Row) -> &str| {
+        let parts: BTreeSet<&str> = rows.iter().map(part).collect();
+        parts.into_iter().collect::<Vec<_>>().join(", ")
+    };
+    let seconds: f64 = runs.rows.values().filter_map(|rows| rows.first()).map(|row| row.wall_s).sum();
+    let training = format!("{} runs, {:.1} hours together", runs.rows.len(), seconds / 3600.0);
+    let page = Page {
+        title: "Claims".into(),
+        lead:
+            "What papers on self-supervised learning claim, run here with rules that were fixed before, and what came \
+               of it. A claim that fails at this scale may hold at that of its paper."
+                .into(),
+        meta: [("commit", of_all(|row| &row.commit)), ("device", of_all(|row| &row.device)), ("training", training)]
+            .map(|(name, text)| (name.to_string(), text))
+            .into(),
+        listings: vec![verdicts.clone()],
+        cards_title: "What each rests on".into(),
+        cards: cards.collect::<Result<_>>()?,
+        links: ["claims.csv", "results.csv"].map(|name| (name.to_string(), name.to_string())).into(),
+        rows: rows.to_vec(),
+        ..Page::default()
+    };
+    let path = folder.join("claims.html");
+    page.write(&path)?;
+    Ok(Judged { verdicts, path })
+}
