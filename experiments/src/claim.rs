@@ -4,7 +4,7 @@ mod list;
 
 pub use list::CLAIMS;
 
-use crate::config::RunConfig;
+use crate::config::{RunConfig, one_line};
 use crate::registry::did_you_mean;
 use crate::study::{Place, execute_all, overlay, take_name};
 use anyhow::{Context, Result, ensure};
@@ -51,24 +51,45 @@ pub struct Claim {
     rules: Vec<Rule>,
 }
 
-/// What has to be seen, on every claim before anything is run.
+/// What has to be seen, fixed before anything is run.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
+#[serde(try_from = "RuleTable")]
 enum Rule {
-    /// `metric` of `more` is at least `times` that of `than`, and `by`.
-    Difference {
-        metric: String,
-        more: Side,
-        than: Side,
-        /// Another metric of `than`; none: the same.
-        than_metric: Option<String>,
-        #[serde(default = "one")]
-        times: f64,
-        #[serde(default)]
-        by: f64,
-    },
+    /// `metric` of `more`, less `times` `than_metric` of `than`, is at least `by`.
+    Difference { metric: String, more: Side, than: Side, than_metric: Option<String>, times: f64, by: f64 },
     /// Spearman's rank correlation of `metric` with the order of the arms is at least `by`.
     Trend { metric: String, rising: Vec<String>, by: f64 },
+}
+
+/// A rule as it stands in the file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleTable {
+    metric: String,
+    more: Option<Side>,
+    than: Option<Side>,
+    /// None: that of `more`.
+    than_metric: Option<String>,
+    #[serde(default = "one")]
+    times: f64,
+    #[serde(default)]
+    by: f64,
+    #[serde(default)]
+    rising: Vec<String>,
+}
+
+impl TryFrom<RuleTable> for Rule {
+    type Error = &'static str;
+
+    fn try_from(rule: RuleTable) -> Result<Rule, &'static str> {
+        let RuleTable { metric, more, than, than_metric, times, by, rising } = rule;
+        match (more, than, rising.len()) {
+            (Some(Side::Number(_)), Some(Side::Number(_)), _) => Err("a rule compares two numbers: one must be an arm"),
+            (Some(more), Some(than), 0) => Ok(Rule::Difference { metric, more, than, than_metric, times, by }),
+            (None, None, 3..) => Ok(Rule::Trend { metric, rising, by }),
+            _ => Err("a rule has `more` and `than`, or `rising` with three arms or more"),
+        }
+    }
 }
 
 fn one() -> f64 {
@@ -121,7 +142,7 @@ pub fn all(class: Option<&str>) -> Result<Vec<Claim>> {
 }
 
 fn read(id: &str, text: &str) -> Result<Claim> {
-    let mut claim: Claim = toml::from_str(text)?;
+    let mut claim: Claim = toml::from_str(text).map_err(|error| one_line(&error))?;
     claim.id = id.into();
     ensure!(
         CLASSES.contains(&claim.class.as_str()),
@@ -131,27 +152,9 @@ fn read(id: &str, text: &str) -> Result<Claim> {
     );
     ensure!(!claim.seeds.is_empty() && !claim.rules.is_empty(), "expected at least one seed and one rule");
     let arms = claim.arms()?;
-    let named = |name: &str| {
-        let hint = did_you_mean(name, arms.iter().map(|arm| arm.name.as_str()));
+    for (name, _) in claim.rules.iter().flat_map(Rule::used) {
+        let hint = did_you_mean(&name, arms.iter().map(|arm| arm.name.as_str()));
         ensure!(arms.iter().any(|arm| arm.name == name), "a rule names the arm `{name}`, which there is not{hint}");
-        Ok(())
-    };
-    for rule in &claim.rules {
-        match rule {
-            Rule::Trend { rising, .. } => {
-                ensure!(rising.len() >= 3, "`rising` needs three arms or more");
-                rising.iter().try_for_each(|name| named(name))?;
-            }
-            Rule::Difference { more, than, .. } => {
-                let arm = |side: &Side| matches!(side, Side::Arm(_));
-                ensure!(arm(more) || arm(than), "a rule compares two numbers: `more` or `than` must be an arm");
-                for side in [more, than] {
-                    if let Side::Arm(name) = side {
-                        named(name)?;
-                    }
-                }
-            }
-        }
     }
     Ok(claim)
 }
@@ -239,22 +242,17 @@ impl Rule {
     /// In words and symbols.
     fn text(&self) -> String {
         match self {
-            Rule::Trend { metric, rising, by } => {
-                format!("{metric} rises over {}: Spearman at least {by}", rising.join(", "))
-            }
+            Rule::Trend { metric, rising, by } => format!("{metric}: Spearman over {} ≥ {by}", rising.join(", ")),
             Rule::Difference { metric, more, than, than_metric, times, by } => {
-                let side = |side: &Side, metric: &str| match side {
-                    Side::Number(number) => number.to_string(),
-                    Side::Arm(arm) => format!("{metric} of {arm}"),
+                let side = |side: &Side, metric: Option<&str>| match (side, metric) {
+                    (Side::Number(number), _) => number.to_string(),
+                    (Side::Arm(arm), None) => arm.clone(),
+                    (Side::Arm(arm), Some(metric)) => format!("{arm} ({metric})"),
                 };
-                let times = if *times == 1.0 { String::new() } else { format!("{times} times ") };
-                let by = match by.total_cmp(&0.0) {
-                    std::cmp::Ordering::Equal => String::new(),
-                    std::cmp::Ordering::Greater => format!(" + {by}"),
-                    std::cmp::Ordering::Less => format!(" - {}", -by),
-                };
-                let than_metric = than_metric.as_deref().unwrap_or(metric);
-                format!("{} is at least {times}{}{by}", side(more, metric), side(than, than_metric))
+                let own = than_metric.as_ref().map(|_| metric.as_str());
+                let head = if own.is_some() { String::new() } else { format!("{metric}: ") };
+                let times = if *times == 1.0 { String::new() } else { format!("{times} × ") };
+                format!("{head}{} − {times}{} ≥ {by}", side(more, own), side(than, than_metric.as_deref()))
             }
         }
     }

@@ -300,7 +300,7 @@ impl Auxiliary {
 }
 
 /// A TOML error on one line.
-fn one_line(error: &toml::de::Error) -> anyhow::Error {
+pub(crate) fn one_line(error: &toml::de::Error) -> anyhow::Error {
     anyhow::anyhow!("{}", error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
 }
 

@@ -1,6 +1,6 @@
 //! Studies: methods x seeds under one protocol, resumable, ending in results.csv.
 
-use crate::config::RunConfig;
+use crate::config::{RunConfig, one_line};
 use crate::evaluation::LABELLED;
 use crate::first_stage::{folder_of, planned};
 use crate::registry::{RANDOM, SUPERVISED};
@@ -40,7 +40,8 @@ impl Study {
     pub fn read(path: &Path, overrides: &[Table]) -> Result<Study> {
         let text = fs::read_to_string(path)
             .with_context(|| format!("{}: could not be read; expected a study file", path.display()))?;
-        let mut study: Study = toml::from_str(&text).with_context(|| path.display().to_string())?;
+        let mut study: Study =
+            toml::from_str(&text).map_err(|error| one_line(&error)).with_context(|| path.display().to_string())?;
         for table in overrides {
             let mut table = table.clone();
             if let Some(seeds) = table.remove("seeds") {

@@ -77,7 +77,7 @@ impl Rule {
         match self.mean() {
             _ if self.differences.is_empty() => "no value".into(),
             (mean, Some((low, high))) => {
-                format!("{} ({} to {}, n={})", number(mean), number(low), number(high), self.differences.len())
+                format!("{} (95 %: {} to {}, n={})", number(mean), number(low), number(high), self.differences.len())
             }
             (mean, None) => format!("{} (n=1)", number(mean)),
         }

@@ -27,6 +27,9 @@ low, high = stats.t.interval(0.95, len(d) - 1, loc=d.mean(), scale=stats.sem(d))
 print(f"sd {a.std(ddof=1):.15g}; mean {d.mean():.15g}, interval {low:.15g} {high:.15g}")
 print(f"paired t test p {stats.ttest_rel(a, b).pvalue:.15g}")
 
+for x, bound in [(d, 0.0), (d, 0.01), (-d, 0.0)]:
+    print(f"exceeds {bound} {stats.ttest_1samp(x, bound, alternative='greater').pvalue:.15g}")
+
 # All 5^5 samples with replacement, and numpy's percentiles of their means.
 import itertools
 means = [np.mean(sample) for sample in itertools.product(d, repeat=len(d))]

@@ -1,7 +1,7 @@
 //! Statistics against scipy and numpy (`golden.py`), and against all samples and all signs where these can be counted.
 
 use selfsup_report::statistics::{
-    Difference, bootstrap, holm, mcnemar, paired, ranking, ranks, sd, spearman, t_quantile, wilcoxon,
+    Difference, bootstrap, exceeds, holm, mcnemar, paired, ranking, ranks, sd, spearman, t_quantile, wilcoxon,
 };
 
 fn close(ours: f64, expected: f64, tolerance: f64) {
@@ -48,6 +48,15 @@ fn t_and_the_paired_interval_are_scipys() {
     assert_eq!(paired(&first, &[(7, 1.0)]), None);
     assert_eq!(paired(&[(1, 0.5)], &[(1, 0.25)]), Some(Difference { n: 1, mean: 0.25, interval: None, p: None }));
     assert_eq!(sd(&[1.0]), None);
+}
+
+#[test]
+fn one_sided_p_values_are_scipys() {
+    close(exceeds(&D, 0.0).expect("five"), 0.0503153517334453, 1e-14);
+    close(exceeds(&D, 0.01).expect("five"), 0.851130826102207, 1e-14);
+    close(exceeds(&D.map(|d| -d), 0.0).expect("five"), 0.949684648266555, 1e-14);
+    assert_eq!(exceeds(&[0.5], 0.0), None);
+    assert_eq!((exceeds(&[0.5; 3], 0.25), exceeds(&[0.5; 3], 0.5)), (Some(0.0), Some(1.0)));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What holds of every method and of the whole program. A new method is in these tests once it is in the registry.
 
 mod auxiliary;
+mod claims;
 mod command_line;
 mod conformance;
 mod first_stage;
