@@ -10,7 +10,7 @@ use selfsup_core::data::Normalisation;
 use selfsup_core::method::{Entry, Shape};
 use selfsup_core::{Device, Kind, Tensor, no_grad};
 use selfsup_datasets::{Dataset, Vocabulary, stratified_first};
-use selfsup_report::figure::{Axes, Figure, Panel, Series, bars, file_name, lines, panels};
+use selfsup_report::figure::{Axes, Figure, Panel, Series, bars, file_name, lines, matrix, panels, ranks, scatter};
 use selfsup_report::file::write_whole;
 use selfsup_report::html::{Card, Page};
 use selfsup_report::metrics;
@@ -230,6 +230,13 @@ impl Report {
                 drawn.push(bars(table, column)?);
             }
         }
+        for table in &self.tables {
+            if let Some(column) = table.primary() {
+                drawn.extend(matrix(table, column)?);
+                drawn.extend(scatter(table, column)?);
+            }
+        }
+        drawn.extend(ranks(&self.tables)?);
         drawn.extend(self.curves("online_knn", "Online kNN, on training images", "kNN accuracy", true, &runs)?);
         for figure in &drawn {
             figure.write(&figures)?;

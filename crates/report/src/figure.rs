@@ -7,13 +7,19 @@ mod bars;
 mod canvas;
 mod intervals;
 mod lines;
+mod matrix;
 mod panels;
+mod ranks;
+mod scatter;
 
 pub use bars::bars;
 pub(crate) use canvas::{sheet, text_width};
 pub use intervals::{Interval, intervals};
 pub use lines::{Axes, Series, lines};
+pub use matrix::matrix;
 pub use panels::{Panel, panels};
+pub use ranks::ranks;
+pub use scatter::scatter;
 
 use crate::file::write_all_whole;
 use anyhow::{Context, Result, ensure};

@@ -145,6 +145,8 @@ pub struct Line {
     pub cells: Vec<Option<Cell>>,
     /// What it reached at its own task, by measure, the most telling first (protocols [`OWN`]).
     pub own: Vec<(Column, Cell)>,
+    /// Training time of a run, the mean over runs, in seconds; of the random encoder the time in which it was judged.
+    pub seconds: f64,
     /// Runs in all, and of them those that diverged and those that failed.
     pub runs: usize,
     pub diverged: usize,
@@ -275,6 +277,11 @@ fn line(rows: &[&Row], encoder: String, columns: &[Column], config: Option<Strin
         config,
         cells: columns.iter().map(|column| cell(rows, column)).collect::<Result<_>>()?,
         own: own.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect(),
+        seconds: {
+            let runs = distinct(rows, |r| &r.run_id);
+            let of = |id: &&String| rows.iter().find(|r| r.run_id == **id).map_or(0.0, |r| r.wall_s);
+            mean(&runs.iter().map(of).collect::<Vec<_>>())
+        },
         runs: distinct(rows, |r| &r.run_id).len(),
         diverged: ended(Status::Diverged),
         failed: ended(Status::Failed),
