@@ -2,6 +2,7 @@
 
 pub mod claim;
 pub mod config;
+pub mod estimate;
 pub mod evaluation;
 pub mod first_stage;
 pub mod generation;

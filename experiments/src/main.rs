@@ -7,9 +7,10 @@ use selfsup_experiments::objective::{nine_digits, objective};
 use selfsup_experiments::reporting::{Report, methods_csv};
 use selfsup_experiments::run::{self, End, Folder, Machine};
 use selfsup_experiments::study::{Place, Study, compare};
-use selfsup_experiments::{claim, evaluation, first_stage, generation, preset, registry};
+use selfsup_experiments::{claim, estimate, evaluation, first_stage, generation, preset, registry};
 use selfsup_report::results::{self, Row};
 use selfsup_report::table::colour_wanted;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -91,6 +92,9 @@ enum Command {
         /// Print the plan and do nothing
         #[arg(long)]
         dry_run: bool,
+        /// Time a step of every run, print how long each would train, and train nothing
+        #[arg(long)]
+        estimate: bool,
     },
     /// What papers claim, as experiments with verdicts: claims.csv and a page
     Claim {
@@ -192,8 +196,12 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
         Command::Generate { ref run, ref captions, ref out } => {
             println!("{}", generation::draw(run, captions, out.as_deref(), &machine()?)?.display());
         }
-        Command::Compare { ref study, ref overrides, ref out, ref resume, dry_run } => {
+        Command::Compare { ref study, ref overrides, ref out, ref resume, dry_run, estimate } => {
             let study = Study::read(study, &layers(None, overrides)?)?;
+            if estimate {
+                self::estimate(&study, &machine()?)?;
+                return Ok(ExitCode::SUCCESS);
+            }
             if dry_run {
                 for config in study.runs()? {
                     println!("{} {} {} seed {}", config.run_id()?, config.name(), config.encoder, config.seed);
@@ -277,6 +285,39 @@ fn layers(config: Option<&Path>, overrides: &[String]) -> Result<Vec<Table>> {
         layers.push(parse_override(text)?);
     }
     Ok(layers)
+}
+
+/// Prints how long the runs of a study would train on this machine.
+fn estimate(study: &Study, machine: &Machine) -> Result<()> {
+    let mut known: HashMap<String, Option<f64>> = HashMap::new();
+    let mut all = 0.0;
+    for config in study.runs()? {
+        let hash = config.hash()?;
+        if !known.contains_key(&hash) {
+            let dataset = selfsup_datasets::load(&config.data, &machine.data_root)?;
+            let seconds = estimate::training_seconds(&config, &dataset, machine);
+            known.insert(hash.clone(), seconds.with_context(|| format!("in {}", config.name()))?);
+        }
+        if let Some(seconds) = known[&hash] {
+            println!("{} {} seed {}: {}", config.run_id()?, config.encoder, config.seed, duration(seconds));
+            all += seconds;
+        }
+    }
+    println!(
+        "about {} of training in all; the random and the supervised rows and evaluation come to it",
+        duration(all)
+    );
+    Ok(())
+}
+
+/// `12 s`, `3.4 minutes`, `5.6 hours`, `7.8 days`.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.1} minutes", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} hours", s / 3600.0),
+        s => format!("{:.1} days", s / 86400.0),
+    }
 }
 
 fn terminal_width() -> u16 {

@@ -13,10 +13,10 @@ use selfsup_datasets::{Dataset, Vocabulary, stratified_first};
 use selfsup_report::figure::{Axes, Figure, Panel, Series, bars, file_name, lines, matrix, panels, ranks, scatter};
 use selfsup_report::file::write_whole;
 use selfsup_report::html::{Card, Page};
-use selfsup_report::metrics;
 use selfsup_report::picture::{Grid, Picture};
 use selfsup_report::results::{self, Row};
 use selfsup_report::table::{Listing, Table, own_tasks, summarise};
+use selfsup_report::{metrics, published};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -208,6 +208,13 @@ impl Report {
         Ok(Report { rows, tables, own_tasks })
     }
 
+    /// What lies in the places' published.csv, beside these rows.
+    fn beside_published(&self, places: &[PathBuf]) -> Result<Listing> {
+        let files = places.iter().map(|place| place.join("published.csv")).filter(|file| file.exists());
+        let numbers = files.map(|file| published::read(&file)).collect::<Result<Vec<_>>>()?;
+        Ok(published::beside(&self.rows, &numbers.concat()))
+    }
+
     /// Writes table.md, table.csv, figures (SVG and PNG) and report.html into `folder`; `runs` are the places in which
     /// to look for the runs' own folders. Returns the path of the page.
     ///
@@ -219,8 +226,11 @@ impl Report {
         let join = |text: fn(&Table) -> Result<String>| -> Result<String> {
             Ok(self.tables.iter().map(text).collect::<Result<Vec<_>>>()?.join("\n"))
         };
-        let own = self.own_tasks.markdown();
-        let page = join(|t| Ok(t.markdown()))? + if own.is_empty() { "" } else { "\n" } + &own;
+        let listings = [self.own_tasks.clone(), self.beside_published(runs)?];
+        let mut page = join(|t| Ok(t.markdown()))?;
+        for listing in listings.iter().filter(|listing| !listing.lines.is_empty()) {
+            page = page + "\n" + &listing.markdown();
+        }
         write_whole(&folder.join("table.md"), page.as_bytes())?;
         write_whole(&folder.join("table.csv"), join(|t| Ok(String::from_utf8(t.csv()?)?))?.as_bytes())?;
         let runs = self.run_folders(runs);
@@ -248,7 +258,7 @@ impl Report {
                 .into(),
             meta: self.meta(&runs),
             tables: self.tables.clone(),
-            listings: vec![self.own_tasks.clone()],
+            listings: listings.into(),
             figures: drawn,
             cards: self.cards(&runs, &figures)?,
             protocol: protocol(&runs),

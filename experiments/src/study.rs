@@ -6,8 +6,9 @@ use crate::first_stage::{folder_of, planned};
 use crate::registry::{RANDOM, SUPERVISED};
 use crate::reporting::Report;
 use crate::run::{End, Folder, Machine, clear, execute};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use selfsup_datasets::Dataset;
+use selfsup_report::published::{self, Published};
 use selfsup_report::results::{self, Row};
 use selfsup_train::TrainConfig;
 use serde::Deserialize;
@@ -27,9 +28,20 @@ pub struct Study {
     /// Changes to the configuration of every run.
     #[serde(default)]
     pub common: Table,
+    /// What the runs' `published` numbers are.
+    pub published: Option<Source>,
     /// One table a method: `method = "simclr/cpu"`, or `method = { name = "simclr/cpu", temperature = 0.5 }` with
-    /// settings of its own, and changes to the rest of its configuration.
+    /// settings of its own, and changes to the rest of its configuration. `published = 0.9074` is what others got.
     pub runs: Vec<Table>,
+}
+
+/// Whose numbers a study is held beside, and what they are.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    pub source: String,
+    pub protocol: String,
+    pub metric: String,
 }
 
 impl Study {
@@ -67,18 +79,7 @@ impl Study {
     /// # Errors
     /// If a configuration cannot be resolved; the message names the run.
     pub fn runs(&self) -> Result<Vec<RunConfig>> {
-        let mut configs: Vec<RunConfig> = Vec::new();
-        for (i, run) in self.runs.iter().enumerate() {
-            let mut run = run.clone();
-            let name = take_name(&mut run).with_context(|| {
-                format!(
-                    "run {} has no `method = \"NAME/PRESET\"` or `method = {{ name = \"NAME/PRESET\", .. }}`",
-                    i + 1
-                )
-            })?;
-            let config = RunConfig::resolve(&name, &[self.common.clone(), run]);
-            configs.push(config.with_context(|| format!("in run {} ({name})", i + 1))?);
-        }
+        let configs: Vec<RunConfig> = self.configs()?.into_iter().map(|(config, _)| config).collect();
         let mut baselines: Vec<RunConfig> = Vec::new();
         for config in &configs {
             // What is asked for its own task alone has nothing to compare by; what has no labels, no supervised row.
@@ -106,6 +107,40 @@ impl Study {
         baselines.extend(configs);
         let with = |seed: u64| baselines.iter().map(move |config| RunConfig { seed, ..config.clone() });
         Ok(self.seeds.iter().flat_map(|&seed| with(seed)).collect())
+    }
+
+    /// The configuration of each of its methods, and what was published for it.
+    fn configs(&self) -> Result<Vec<(RunConfig, Option<f64>)>> {
+        let mut configs = Vec::new();
+        for (i, run) in self.runs.iter().enumerate() {
+            let mut run = run.clone();
+            let published = match run.remove("published") {
+                None => None,
+                Some(toml::Value::Float(value)) => Some(value),
+                Some(other) => bail!("`published` of run {} must be a number such as 0.9074, but is {other}", i + 1),
+            };
+            let name = take_name(&mut run).with_context(|| {
+                format!(
+                    "run {} has no `method = \"NAME/PRESET\"` or `method = {{ name = \"NAME/PRESET\", .. }}`",
+                    i + 1
+                )
+            })?;
+            let config = RunConfig::resolve(&name, &[self.common.clone(), run]);
+            configs.push((config.with_context(|| format!("in run {} ({name})", i + 1))?, published));
+        }
+        Ok(configs)
+    }
+
+    /// What was published for its runs.
+    fn published(&self) -> Result<Vec<Published>> {
+        let numbers = self.configs()?;
+        let numbers = numbers.into_iter().filter_map(|(config, value)| Some((config, value?)));
+        let of = |(config, value): (RunConfig, f64)| {
+            let Source { source, protocol, metric } =
+                self.published.clone().context("a run has `published`, but the study has no [published]")?;
+            Ok(Published { config_hash: config.hash()?, protocol, metric, value, source })
+        };
+        numbers.map(of).collect()
     }
 }
 
@@ -146,7 +181,10 @@ pub struct Compared {
 pub fn compare(study: &Study, out: &Path, machine: &Machine, resume: bool, stop: &AtomicBool) -> Result<Compared> {
     let folder = out.join(&study.name);
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let configs = study.runs()?;
+    let (configs, published) = (study.runs()?, study.published()?);
+    if !published.is_empty() {
+        published::write(&folder.join("published.csv"), &published)?;
+    }
     if !resume {
         // At once, so that a run may use what an earlier one of this study has made: a tokenizer is trained once.
         for config in &configs {

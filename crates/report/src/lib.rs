@@ -5,6 +5,7 @@
 //! or not at all.
 //!
 //! - [`results`]: results.csv, tidy, one number a row: [`results::Row`], `write`, `read`, `read_many`
+//! - [`published`]: published.csv, what others got by the same recipes
 //! - [`metrics`]: metrics.csv of a run, what it logged while it trained
 //! - [`statistics`]: mean, sd, paired difference with its t interval
 //! - [`claims`]: what papers claim, the rules' differences over seeds, verdicts, claims.csv
@@ -21,6 +22,7 @@ pub mod file;
 pub mod html;
 pub mod metrics;
 pub mod picture;
+pub mod published;
 pub mod results;
 pub mod statistics;
 pub mod table;
