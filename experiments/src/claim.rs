@@ -5,9 +5,9 @@ mod list;
 pub use list::CLAIMS;
 
 use crate::config::{RunConfig, one_line};
-use crate::registry::did_you_mean;
+use crate::registry::{RANDOM, SUPERVISED, did_you_mean};
 use crate::study::{Place, execute_all, overlay, take_name};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use list::SETTINGS;
 use selfsup_report::claims;
 use selfsup_report::file::write_whole;
@@ -32,6 +32,9 @@ pub struct Claim {
     /// The name of its file.
     #[serde(skip)]
     pub id: String,
+    /// What `selfsup claim` calls it: its name, or the file it was read from.
+    #[serde(skip)]
+    name: String,
     /// What is claimed, in one sentence.
     pub statement: String,
     /// Paper and table, figure or section, or the survey.
@@ -57,7 +60,7 @@ pub struct Claim {
 enum Rule {
     /// `metric` of `more`, less `times` `than_metric` of `than`, is at least `by`.
     Difference { metric: String, more: Side, than: Side, than_metric: Option<String>, times: f64, by: f64 },
-    /// Spearman's rank correlation of `metric` with the order of the arms is at least `by`.
+    /// Spearman's rank correlation of `metric` with the order in which the arms are listed is at least `by`.
     Trend { metric: String, rising: Vec<String>, by: f64 },
 }
 
@@ -83,6 +86,13 @@ impl TryFrom<RuleTable> for Rule {
 
     fn try_from(rule: RuleTable) -> Result<Rule, &'static str> {
         let RuleTable { metric, more, than, than_metric, times, by, rising } = rule;
+        let apart: HashSet<&String> = rising.iter().collect();
+        if apart.len() < rising.len() {
+            return Err("`rising` has one arm twice");
+        }
+        if !rising.is_empty() && (times != 1.0 || than_metric.is_some()) {
+            return Err("`times` and `than_metric` belong to `more` and `than`, not to `rising`");
+        }
         match (more, than, rising.len()) {
             (Some(Side::Number(_)), Some(Side::Number(_)), _) => Err("a rule compares two numbers: one must be an arm"),
             (Some(more), Some(than), 0) => Ok(Rule::Difference { metric, more, than, than_metric, times, by }),
@@ -118,7 +128,8 @@ pub fn find(name: &str) -> Result<Claim> {
     if name.ends_with(".toml") {
         let text = fs::read_to_string(name).with_context(|| format!("{name}: could not be read; expected a claim"))?;
         let id = Path::new(name).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        return read(&id, &text).with_context(|| name.to_string());
+        let claim = read(&id, &text).with_context(|| name.to_string())?;
+        return Ok(Claim { name: name.into(), ..claim });
     }
     let known = CLAIMS.iter().find(|(id, _)| *id == name);
     let (id, text) = known.with_context(|| {
@@ -143,7 +154,7 @@ pub fn all(class: Option<&str>) -> Result<Vec<Claim>> {
 
 fn read(id: &str, text: &str) -> Result<Claim> {
     let mut claim: Claim = toml::from_str(text).map_err(|error| one_line(&error))?;
-    claim.id = id.into();
+    (claim.id, claim.name) = (id.into(), id.into());
     ensure!(
         CLASSES.contains(&claim.class.as_str()),
         "`class` is {}; expected one of {}",
@@ -151,12 +162,40 @@ fn read(id: &str, text: &str) -> Result<Claim> {
         CLASSES.join(", ")
     );
     ensure!(!claim.seeds.is_empty() && !claim.rules.is_empty(), "expected at least one seed and one rule");
+    let different: HashSet<&u64> = claim.seeds.iter().collect();
+    ensure!(different.len() == claim.seeds.len(), "`seeds` has one seed twice, which would count as two");
     let arms = claim.arms()?;
-    for (name, _) in claim.rules.iter().flat_map(Rule::used) {
-        let hint = did_you_mean(&name, arms.iter().map(|arm| arm.name.as_str()));
-        ensure!(arms.iter().any(|arm| arm.name == name), "a rule names the arm `{name}`, which there is not{hint}");
+    let used: Vec<(String, String)> = claim.rules.iter().flat_map(Rule::used).collect();
+    for (name, metric) in &used {
+        let hint = did_you_mean(name, arms.iter().map(|arm| arm.name.as_str()));
+        let arm = arms.iter().find(|arm| arm.name == *name);
+        let arm = arm.with_context(|| format!("a rule names the arm `{name}`, which there is not{hint}"))?;
+        arm.check(metric).with_context(|| format!("the metric `{metric}` of the arm `{name}`"))?;
     }
+    let idle = arms.iter().find(|arm| used.iter().all(|(name, _)| *name != arm.name));
+    ensure!(idle.is_none(), "no rule looks at the arm `{}`", idle.map_or("", |arm| &arm.name));
     Ok(claim)
+}
+
+impl Arm {
+    /// Refuses a metric that its runs do not give, as far as that can be told before they are run.
+    fn check(&self, metric: &str) -> Result<()> {
+        let (protocol, name) = metric.split_once('.').context("expected PROTOCOL.METRIC, run.seconds or log.METRIC")?;
+        let config = &self.configs[0];
+        let asked = |protocol: &str| config.evaluate.protocols.iter().any(|p| p == protocol);
+        ensure!(
+            match protocol {
+                "run" => name == "seconds",
+                "log" => true,
+                "embedding" => asked("geometry"),
+                "finetune" => asked(protocol) || config.name() == SUPERVISED,
+                _ => asked(protocol),
+            },
+            "its runs are judged by {}: add what is missing to `evaluate.protocols`",
+            config.evaluate.protocols.join(", ")
+        );
+        Ok(())
+    }
 }
 
 impl Claim {
@@ -191,44 +230,45 @@ impl Claim {
         Ok((0..self.seeds.len()).flat_map(|seed| arms.iter().map(move |arm| arm.configs[seed].clone())).collect())
     }
 
-    /// What the runs say of it.
-    fn found(&self, runs: &Runs) -> Result<claims::Claim> {
+    /// What the runs say of it; none while one of them has not been run.
+    fn found(&self, runs: &Runs) -> Result<Option<claims::Claim>> {
         let arms = self.arms()?;
-        let value = |arm: &str, metric: &str, seed: usize| -> Result<Option<f64>> {
+        if !arms.iter().flat_map(|arm| &arm.configs).all(|config| runs.of(config).is_some()) {
+            return Ok(None);
+        }
+        let mut notes: Vec<String> = Vec::new();
+        let mut value = |arm: &str, metric: &str, seed: usize| -> Option<f64> {
             let arm = arms.iter().find(|a| a.name == arm).expect("rules name arms that there are");
-            runs.value(&arm.configs[seed], metric)
+            let found = runs.value(&arm.configs[seed], metric);
+            let why = found.as_ref().err().map(|why| format!("`{}`, seed {}: {why:#}.", arm.name, self.seeds[seed]));
+            notes.extend(why.filter(|why| !notes.contains(why)));
+            found.ok()
         };
         let mut rules = Vec::new();
         let mut scores: Vec<(String, String, Vec<f64>)> = Vec::new();
-        let mut used: Vec<(String, String)> = Vec::new();
         for rule in &self.rules {
-            let mut differences = Vec::new();
-            for seed in 0..self.seeds.len() {
-                differences.extend(rule.difference(|arm, metric| value(arm, metric, seed))?);
+            let seeds = self.seeds.len();
+            let of_seed = |seed| rule.difference(|arm, metric| value(arm, metric, seed));
+            let differences = (0..seeds).filter_map(of_seed).collect();
+            rules.push(claims::Rule { text: rule.text(), by: rule.by(), differences, seeds, ranked: rule.ranked() });
+            for (arm, metric) in rule.used() {
+                if scores.iter().all(|(a, m, _)| (a, m) != (&arm, &metric)) {
+                    let values = (0..seeds).filter_map(|seed| value(&arm, &metric, seed)).collect();
+                    scores.push((arm, metric, values));
+                }
             }
-            used.extend(rule.used());
-            rules.push(claims::Rule { text: rule.text(), by: rule.by(), differences });
         }
-        for (arm, metric) in used {
-            if scores.iter().any(|(a, m, _)| (a, m) == (&arm, &metric)) {
-                continue;
-            }
-            let values = (0..self.seeds.len()).map(|seed| value(&arm, &metric, seed)).collect::<Result<Vec<_>>>()?;
-            scores.push((arm, metric, values.into_iter().flatten().collect()));
-        }
-        let lost = |arm: &&Arm| arm.configs.iter().any(|config| runs.lost(config));
-        let notes = arms.iter().filter(lost).map(|arm| format!("Runs of `{}` diverged and have no value.", arm.name));
-        Ok(claims::Claim {
+        Ok(Some(claims::Claim {
             id: self.id.clone(),
             statement: self.statement.clone(),
             source: self.source.clone(),
             published: format!("{} ({})", self.published, self.trust),
             class: self.class.clone(),
-            command: format!("selfsup claim {}", self.id),
+            command: format!("selfsup claim {}", self.name),
             rules,
             scores,
-            notes: notes.collect(),
-        })
+            notes,
+        }))
     }
 }
 
@@ -236,6 +276,14 @@ impl Rule {
     fn by(&self) -> f64 {
         match self {
             Rule::Difference { by, .. } | Rule::Trend { by, .. } => *by,
+        }
+    }
+
+    /// Over how many arms ranks are correlated, if they are.
+    fn ranked(&self) -> Option<usize> {
+        match self {
+            Rule::Difference { .. } => None,
+            Rule::Trend { rising, .. } => Some(rising.len()),
         }
     }
 
@@ -272,65 +320,57 @@ impl Rule {
         }
     }
 
-    /// The difference on one seed; none where a run diverged, or a rank correlation has nothing to rank.
-    fn difference(&self, value: impl Fn(&str, &str) -> Result<Option<f64>>) -> Result<Option<f64>> {
+    /// The difference on one seed; none where a value is missing. Where all arms of a trend are equal nothing rises.
+    fn difference(&self, mut value: impl FnMut(&str, &str) -> Option<f64>) -> Option<f64> {
         match self {
             Rule::Trend { metric, rising, .. } => {
-                let values = rising.iter().map(|arm| value(arm, metric)).collect::<Result<Option<Vec<f64>>>>()?;
+                let values = rising.iter().map(|arm| value(arm, metric)).collect::<Option<Vec<f64>>>()?;
                 let places: Vec<f64> = (0..rising.len()).map(|i| i as f64).collect();
-                Ok(values.and_then(|values| spearman(&places, &values)))
+                Some(spearman(&places, &values).unwrap_or(0.0))
             }
             Rule::Difference { metric, more, than, than_metric, times, .. } => {
-                let side = |side: &Side, metric: &str| match side {
-                    Side::Number(number) => Ok(Some(*number)),
+                let mut side = |side: &Side, metric: &str| match side {
+                    Side::Number(number) => Some(*number),
                     Side::Arm(arm) => value(arm, metric),
                 };
                 let than_metric = than_metric.as_deref().unwrap_or(metric);
-                Ok(side(more, metric)?.zip(side(than, than_metric)?).map(|(more, than)| more - times * than))
+                Some(side(more, metric)? - times * side(than, than_metric)?)
             }
         }
     }
 }
 
-/// Scores of finished runs by their folder's name.
+/// What came of runs, by their folder's name: their scores, or why there are none.
 struct Runs<'a> {
     folder: &'a Path,
-    rows: HashMap<String, Vec<Row>>,
+    ended: HashMap<String, Result<Vec<Row>, String>>,
 }
 
 impl Runs<'_> {
-    fn of(&self, config: &RunConfig) -> Result<&[Row]> {
-        let id = config.run_id()?;
-        self.rows.get(&id).map(Vec::as_slice).with_context(|| format!("{id} has not been run"))
+    fn of(&self, config: &RunConfig) -> Option<&Result<Vec<Row>, String>> {
+        self.ended.get(&config.run_id().ok()?)
     }
 
-    fn lost(&self, config: &RunConfig) -> bool {
-        self.of(config).is_ok_and(|rows| rows.iter().any(|row| row.status != Status::Ok))
-    }
-
-    /// `PROTOCOL.METRIC` of results.csv, `run.seconds` of training, or `log.METRIC`, the last that the run logged; none
-    /// of a run that diverged.
-    fn value(&self, config: &RunConfig, metric: &str) -> Result<Option<f64>> {
-        let rows = self.of(config)?;
-        if self.lost(config) {
-            return Ok(None);
-        }
-        let (protocol, name) = metric
-            .split_once('.')
-            .with_context(|| format!("the metric `{metric}`: expected PROTOCOL.METRIC, run.seconds or log.METRIC"))?;
-        let here = || format!("{} has no `{metric}`", config.name());
-        match protocol {
-            "run" => Ok(rows.first().map(|row| row.wall_s)),
+    /// `PROTOCOL.METRIC` of results.csv, `run.seconds` of training, or `log.METRIC`, the last that the run logged.
+    ///
+    /// # Errors
+    /// Says why there is none.
+    fn value(&self, config: &RunConfig, metric: &str) -> Result<f64> {
+        let rows = match self.of(config).context("it has not been run")? {
+            Ok(rows) => rows,
+            Err(why) => bail!("it failed: {why}"),
+        };
+        ensure!(rows.iter().all(|row| row.status == Status::Ok), "it diverged");
+        let (protocol, name) = metric.split_once('.').unwrap_or(("", metric));
+        let value = match protocol {
+            "run" => rows.first().map(|row| row.wall_s),
             "log" => {
                 let logged = metrics::read(&self.folder.join(config.run_id()?).join("metrics.csv"))?;
-                let last = logged.iter().rev().find(|m| m.metric == name);
-                Ok(Some(last.map(|m| m.value).with_context(here)?))
+                logged.iter().rev().find(|m| m.metric == name).map(|m| m.value)
             }
-            _ => {
-                let row = rows.iter().find(|row| row.protocol == protocol && row.metric == name);
-                Ok(row.with_context(here)?.value)
-            }
-        }
+            _ => rows.iter().find(|row| row.protocol == protocol && row.metric == name).and_then(|row| row.value),
+        };
+        value.filter(|value| value.is_finite()).with_context(|| format!("it has no finite `{metric}`"))
     }
 }
 
@@ -351,38 +391,48 @@ pub fn runs(claims: &[Claim]) -> Result<Vec<RunConfig>> {
     Ok(configs)
 }
 
-/// Verdicts, and the page that shows what they rest on.
+/// Verdicts, and what they rest on.
 pub struct Judged {
-    pub verdicts: Listing,
-    pub path: PathBuf,
+    /// None if no claim has all its runs.
+    pub verdicts: Option<(Listing, PathBuf)>,
+    /// Whether all runs were done; otherwise they were stopped on request.
+    pub complete: bool,
+    /// Runs that failed, and why.
+    pub failed: Vec<String>,
 }
 
-/// Runs what is not done yet of all arms and judges the claims together. None: it was stopped.
+/// Runs what is not done yet of all arms and judges together the claims whose runs are done.
 ///
-/// Runs lie in the folder by their configuration, so that claims share them. claims.csv, claims.md, claims.html and
-/// results.csv are of the claims of this call.
+/// Runs lie in the place's folder by their configuration, so that claims share them; claims.csv, claims.md, claims.html
+/// and results.csv in its folder `name`. A run that fails costs the claims that need it their verdict, and no other.
 ///
 /// # Errors
-/// If a run fails; what was done before stays, and the same call goes on.
-pub fn judge(wanted: &[Claim], place: &Place) -> Result<Option<Judged>> {
-    fs::create_dir_all(place.folder).with_context(|| place.folder.display().to_string())?;
-    let mut runs = Runs { folder: place.folder, rows: HashMap::new() };
-    let mut rows: Vec<Row> = Vec::new();
-    let complete = execute_all(&self::runs(wanted)?, place, |config, scores| {
-        rows.extend(scores.iter().cloned());
-        runs.rows.insert(config.run_id()?, scores);
-        Ok(())
+/// If a claim cannot be read, or a file not written.
+pub fn judge(wanted: &[Claim], name: &str, place: &Place) -> Result<Judged> {
+    let folder = place.folder.join(name);
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let mut runs = Runs { folder: place.folder, ended: HashMap::new() };
+    let (mut rows, mut failed): (Vec<Row>, Vec<String>) = (Vec::new(), Vec::new());
+    let complete = execute_all(&self::runs(wanted)?, place, |config, end| {
+        let end = end.map_err(|why| format!("{why:#}"));
+        match &end {
+            Ok(scores) => rows.extend(scores.iter().cloned()),
+            Err(why) => {
+                eprintln!("error: {why}; going on without it");
+                failed.push(why.clone());
+            }
+        }
+        runs.ended.insert(config.run_id()?, end);
+        results::write(&folder.join("results.csv"), &rows)
     })?;
-    if !complete {
-        return Ok(None);
-    }
-    results::write(&place.folder.join("results.csv"), &rows)?;
     let found = wanted.iter().map(|claim| claim.found(&runs).with_context(|| format!("the claim {}", claim.id)));
-    write(place.folder, &found.collect::<Result<Vec<_>>>()?, &rows, &runs).map(Some)
+    let found: Vec<claims::Claim> = found.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    let verdicts = if found.is_empty() { None } else { Some(write(&folder, &found, &rows)?) };
+    Ok(Judged { verdicts, complete, failed })
 }
 
-/// Writes claims.csv, claims.md and claims.html.
-fn write(folder: &Path, found: &[claims::Claim], rows: &[Row], runs: &Runs) -> Result<Judged> {
+/// Writes claims.csv, claims.md and claims.html; the verdicts, and the path of the page.
+fn write(folder: &Path, found: &[claims::Claim], rows: &[Row]) -> Result<(Listing, PathBuf)> {
     let verdicts = claims::listing(found);
     claims::write(&folder.join("claims.csv"), found)?;
     write_whole(&folder.join("claims.md"), verdicts.markdown().as_bytes())?;
@@ -392,13 +442,15 @@ fn write(folder: &Path, found: &[claims::Claim], rows: &[Row], runs: &Runs) -> R
         let parts: BTreeSet<&str> = rows.iter().map(part).collect();
         parts.into_iter().collect::<Vec<_>>().join(", ")
     };
-    let seconds: f64 = runs.rows.values().filter_map(|rows| rows.first()).map(|row| row.wall_s).sum();
-    let training = format!("{} runs, {:.1} hours together", runs.rows.len(), seconds / 3600.0);
+    // Of the untrained encoder it is the time of its evaluation.
+    let trained = rows.iter().filter(|row| row.method != RANDOM);
+    let seconds: HashMap<&str, f64> = trained.map(|row| (row.run_id.as_str(), row.wall_s)).collect();
+    let training = format!("{} runs, {:.1} hours together", seconds.len(), seconds.values().sum::<f64>() / 3600.0);
     let page = Page {
         title: "Claims".into(),
         lead:
-            "What papers on self-supervised learning claim, run here with rules that were fixed before, and what came \
-               of it. A claim that fails at this scale may hold at that of its paper."
+            "What papers on self-supervised learning claim, run here by rules that were fixed before these runs, and \
+               what came of it. A claim that fails at this scale may hold at that of its paper."
                 .into(),
         meta: [("commit", of_all(|row| &row.commit)), ("device", of_all(|row| &row.device)), ("training", training)]
             .map(|(name, text)| (name.to_string(), text))
@@ -412,5 +464,5 @@ fn write(folder: &Path, found: &[claims::Claim], rows: &[Row], runs: &Runs) -> R
     };
     let path = folder.join("claims.html");
     page.write(&path)?;
-    Ok(Judged { verdicts, path })
+    Ok((verdicts, path))
 }

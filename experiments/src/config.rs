@@ -184,6 +184,16 @@ impl RunConfig {
                 PROTOCOLS.join(", ")
             );
         }
+        let EvaluateConfig { knn, linear, finetune, fractions, augmentation, .. } = &self.evaluate;
+        knn.check().context("in `evaluate.knn`")?;
+        linear.check().context("in `evaluate.linear`")?;
+        augmentation.ridge.check().context("in `evaluate.augmentation.ridge`")?;
+        for &fraction in fractions {
+            Finetune { fraction, ..finetune.clone() }
+                .check()
+                .context("in `evaluate.finetune` or `evaluate.fractions`")?;
+        }
+        finetune.check().context("in `evaluate.finetune`")?;
         let grid = self.evaluate.layer_grid;
         ensure!(grid >= 1, "`evaluate.layer_grid` is {grid}; expected at least 1 part a side");
         self.evaluate.augmentation.recipe.check().context("in `evaluate.augmentation.recipe`")?;
@@ -300,7 +310,7 @@ impl Auxiliary {
 }
 
 /// A TOML error on one line.
-pub(crate) fn one_line(error: &toml::de::Error) -> anyhow::Error {
+pub fn one_line(error: &toml::de::Error) -> anyhow::Error {
     anyhow::anyhow!("{}", error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
 }
 

@@ -9,7 +9,7 @@ use crate::registry::SUPERVISED;
 use crate::run::{Subject, recipes, training_samples};
 use anyhow::{Result, bail, ensure};
 use selfsup_core::augment::views::{HostBatch, plain, render_views};
-use selfsup_core::data::{Samples, Subset};
+use selfsup_core::data::{Modality, Samples, Subset};
 use selfsup_core::method::Method;
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::{Store, assign};
@@ -100,12 +100,19 @@ pub fn check(config: &RunConfig, dataset: &Dataset) -> Result<()> {
             dataset.name
         );
     }
+    let modality = dataset.train.samples.modality();
+    ensure!(
+        matches!(modality, Modality::Images { .. }) || wanted.iter().all(|p| p != "augmentation"),
+        "protocol `augmentation` tells how images were augmented, but `{}` holds {}: leave it out",
+        dataset.name,
+        modality.plural()
+    );
     let (k, n) = (config.evaluate.knn.k, dataset.train.len());
     ensure!(
         k <= n || wanted.iter().all(|p| p != "knn"),
         "`evaluate.knn.k` is {k}, but `{}` has only {n} training {} to vote: lower it",
         dataset.name,
-        dataset.train.samples.modality().plural()
+        modality.plural()
     );
     Ok(())
 }

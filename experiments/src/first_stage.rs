@@ -1,12 +1,12 @@
 //! The first stage of a two-stage method: the run whose tokenizer it uses (`tokenizer = ..` of its configuration).
 //!
 //! `METHOD/PRESET` names a run of the same data, size and seed, judged in the same way, which is made first, beside the
-//! run that needs it, if it is not there yet. Anything else is the folder of a finished run. The weights are copied into the store of the second
-//! stage below `tokenizer`, so that its checkpoints hold all that it needs.
+//! run that needs it, if it is not there yet. Anything else is the folder of a finished run. The weights are copied into
+//! the store of the second stage below `tokenizer`, so that its checkpoints hold all that it needs.
 
-use crate::config::RunConfig;
+use crate::config::{RunConfig, one_line};
 use crate::registry::{self, RANDOM, SUPERVISED};
-use crate::run::{End, Folder, Machine, execute};
+use crate::run::{End, Folder, Machine, build as build_run, execute};
 use anyhow::{Context, Result, ensure};
 use selfsup_core::method::{Method, Setup};
 use selfsup_core::store::Store;
@@ -65,6 +65,9 @@ impl FirstStage {
             (read(&named.join("config.toml"))?, named.to_path_buf())
         } else {
             let first = preset(config)?;
+            // Whatever does not fit is told before hours of training.
+            check(config, &first, dataset.native_size)?;
+            drop(build_run(config, Some(&first), dataset, machine.device)?);
             let path = folder.path.parent().unwrap_or(Path::new(".")).join(first.run_id()?);
             let place = Folder { path: &path, study: folder.study, resume: folder.resume };
             eprintln!("{} needs a tokenizer: {} seed {}", config.name(), config.tokenizer, first.seed);
@@ -144,8 +147,12 @@ pub fn preset(config: &RunConfig) -> Result<RunConfig> {
     Ok(first)
 }
 
-/// `native` is the size of the images of the data set, which a `size` of 0 stands for.
-fn check(config: &RunConfig, first: &RunConfig, native: usize) -> Result<()> {
+/// Refuses a first stage that does not fit the second. `native` is the size of the images of the data set, which a `size`
+/// of 0 stands for.
+///
+/// # Errors
+/// Says what does not fit.
+pub fn check(config: &RunConfig, first: &RunConfig, native: usize) -> Result<()> {
     ensure!(
         first.tokenizer.is_empty() && ![RANDOM, SUPERVISED].contains(&first.name()),
         "`tokenizer` is `{}`, a run of {}; expected one of a method that learns a codebook, such as vq-vae",
@@ -196,19 +203,22 @@ pub fn build(first: &RunConfig, setup: &Setup) -> Result<Rc<dyn Method>> {
     Ok(method.into())
 }
 
-/// Gives the first stage of an opened run its weights again, from the run that it came from: a baseline has no
+/// Gives the first stage of the run in `folder` its weights again, from the run that it came from: a baseline has no
 /// checkpoint of its own.
 ///
 /// # Errors
 /// If that run is no longer there, or was trained again.
-pub fn reload(origin: &Origin, store: &Store) -> Result<()> {
-    let now = sum(&checkpoint_path(&origin.run))?;
+pub fn reload(origin: &Origin, folder: &Path, store: &Store) -> Result<()> {
+    // Where it was made, or, of a study that was moved or is looked at from elsewhere, beside the run that used it.
+    let beside = folder.parent().zip(origin.run.file_name()).map(|(study, name)| study.join(name));
+    let run = beside.filter(|run| !origin.run.exists() && run.exists()).unwrap_or_else(|| origin.run.clone());
+    let now = sum(&checkpoint_path(&run))?;
     ensure!(
         now == origin.sha256,
         "{}: its weights are not those that this run was made with: make this run again too",
-        origin.run.display()
+        run.display()
     );
-    load_weights(&origin.run, store, PATH)
+    load_weights(&run, store, PATH)
 }
 
 /// The sha256 of a file, in hexadecimal digits.
@@ -219,5 +229,5 @@ fn sum(path: &Path) -> Result<String> {
 
 fn read(path: &Path) -> Result<RunConfig> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    toml::from_str(&text).with_context(|| path.display().to_string())
+    toml::from_str(&text).map_err(|error| one_line(&error)).with_context(|| path.display().to_string())
 }

@@ -1,4 +1,4 @@
-//! The only crate that knows every method: registry, presets, runs, studies and reports behind the binary `selfsup`.
+//! The only crate that knows every method: registry, presets, runs, studies, claims and reports behind the binary `selfsup`.
 
 pub mod claim;
 pub mod config;

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
-use selfsup_experiments::config::{PROTOCOLS, RunConfig, parse_override};
+use selfsup_experiments::claim::Claim;
+use selfsup_experiments::config::{self, PROTOCOLS, RunConfig, parse_override};
 use selfsup_experiments::objective::{nine_digits, objective};
 use selfsup_experiments::reporting::{Report, methods_csv};
 use selfsup_experiments::run::{self, End, Folder, Machine};
@@ -104,7 +105,7 @@ enum Command {
         #[arg(long)]
         list: bool,
         /// minutes (two cores, bundled data), hours or gpu
-        #[arg(long)]
+        #[arg(long, conflicts_with = "claims")]
         class: Option<String>,
         #[arg(long, default_value = "runs")]
         out: PathBuf,
@@ -223,13 +224,19 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
                 list || class.is_some() || !claims.is_empty(),
                 "which claim? give names, or --class minutes for all of a class; `selfsup claim --list` shows them"
             );
-            let wanted = match claims.as_slice() {
+            let mut names: Vec<&String> = Vec::new();
+            claims.iter().for_each(|name| {
+                if !names.contains(&name) {
+                    names.push(name)
+                }
+            });
+            let wanted = match names.as_slice() {
                 [] => claim::all(class.as_deref())?,
                 names => names.iter().map(|name| claim::find(name)).collect::<Result<Vec<_>>>()?,
             };
             if list {
                 for claim in &wanted {
-                    println!("{:32} {:8} {}", claim.id, claim.class, claim.statement);
+                    println!("{:38} {:8} {}", claim.id, claim.class, claim.statement);
                 }
                 return Ok(ExitCode::SUCCESS);
             }
@@ -239,15 +246,7 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
                 }
                 return Ok(ExitCode::SUCCESS);
             }
-            let (machine, stop, folder) = (machine()?, stop_flag()?, out.join("claims"));
-            let place = Place { folder: &folder, study: "claims", machine: &machine, stop: &stop };
-            let Some(page) = claim::judge(&wanted, &place)? else {
-                eprintln!("stopped; the same command goes on from here");
-                return Ok(ExitCode::from(STOPPED));
-            };
-            print!("{}", page.verdicts.terminal(terminal_width()));
-            println!("{}", folder.join("claims.csv").display());
-            println!("{}", page.path.display());
+            return judge_claims(&wanted, class.as_deref(), out, &machine()?);
         }
         Command::Loss { ref method, ref file, ref overrides, ref grad } => {
             let _machine = machine()?;
@@ -279,12 +278,36 @@ fn layers(config: Option<&Path>, overrides: &[String]) -> Result<Vec<Table>> {
     let mut layers = Vec::new();
     if let Some(path) = config {
         let text = std::fs::read_to_string(path).with_context(|| format!("{}: could not be read", path.display()))?;
-        layers.push(text.parse().with_context(|| path.display().to_string())?);
+        let table: Result<Table, toml::de::Error> = text.parse();
+        layers.push(table.map_err(|error| config::one_line(&error)).with_context(|| path.display().to_string())?);
     }
     for text in overrides {
         layers.push(parse_override(text)?);
     }
     Ok(layers)
+}
+
+/// Runs and judges claims; their verdicts lie under the name of their class, or of the claim where there is one.
+fn judge_claims(wanted: &[Claim], class: Option<&str>, out: &Path, machine: &Machine) -> Result<ExitCode> {
+    let name = match (class, wanted) {
+        (Some(class), _) => class,
+        (None, [only]) => &only.id,
+        (None, _) => "chosen",
+    };
+    let (stop, folder) = (stop_flag()?, out.join("claims"));
+    let place = Place { folder: &folder, study: "claims", machine, stop: &stop };
+    let judged = claim::judge(wanted, name, &place)?;
+    if let Some((verdicts, page)) = judged.verdicts {
+        print!("{}", verdicts.terminal(terminal_width()));
+        println!("{}", folder.join(name).join("claims.csv").display());
+        println!("{}", page.display());
+    }
+    if !judged.complete {
+        eprintln!("stopped; the same command goes on from here");
+        return Ok(ExitCode::from(STOPPED));
+    }
+    ensure!(judged.failed.is_empty(), "{} runs failed; the first: {}", judged.failed.len(), judged.failed[0]);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints how long the runs of a study would train on this machine.
@@ -374,7 +397,11 @@ fn pretrain(
 ) -> Result<ExitCode> {
     let dataset = selfsup_datasets::load(&config.data, &machine.data_root)?;
     if dry_run {
-        let subject = run::build(config, first_stage::planned(config)?.as_ref(), &dataset, machine.device)?;
+        let first = first_stage::planned(config)?;
+        if let Some(first) = &first {
+            first_stage::check(config, first, dataset.native_size)?;
+        }
+        let subject = run::build(config, first.as_ref(), &dataset, machine.device)?;
         let per_epoch = run::training_samples(&dataset).len() / config.train.batch;
         print!("{}", config.to_toml()?);
         println!("# run: {}", config.run_id()?);
@@ -425,6 +452,11 @@ fn eval(words: &[String], machine: &Machine) -> Result<()> {
     for folder in folders {
         let folder = Path::new(folder);
         let (mut config, dataset, mut subject) = run::open(folder, machine)?;
+        ensure!(
+            !folder.join("FAILED").exists(),
+            "{}: the run diverged, so there is nothing to judge: FAILED in it says where",
+            folder.display()
+        );
         if config.name() == registry::SUPERVISED {
             bail!("{}: the supervised row is judged where it is trained; run the comparison again", folder.display());
         }

@@ -5,7 +5,7 @@
 //!     DONE | FAILED
 //! ```
 
-use crate::config::{Auxiliary, RunConfig, differences};
+use crate::config::{Auxiliary, RunConfig, differences, one_line};
 use crate::evaluation;
 use crate::first_stage::{self, FirstStage};
 use crate::progress_bar::Display;
@@ -316,6 +316,7 @@ fn prepare(config: &RunConfig, folder: &Folder) -> Result<()> {
         let there: toml::Table = fs::read_to_string(&path)
             .with_context(|| path.display().to_string())?
             .parse()
+            .map_err(|error| one_line(&error))
             .with_context(|| path.display().to_string())?;
         let differing = differences(&text.parse()?, &there);
         ensure!(
@@ -377,10 +378,11 @@ fn train(
     );
     let size = subject.shape.size() as usize;
     let other = recipes.iter().map(|recipe| recipe.side(size)).find(|&side| side != size);
+    let fixed = matches!(config.encoder, EncoderConfig::Vit { .. }) || !config.tokenizer.is_empty();
     ensure!(
-        !matches!((config.encoder, other), (EncoderConfig::Vit { .. }, Some(_))),
-        "a view of {} has {} pixels, but {} takes images of {size} alone: choose a convolutional encoder, or views of \
-         one size",
+        !fixed || other.is_none(),
+        "a view of {} has {} pixels, but {} takes images of {size} alone: choose a convolutional encoder without a \
+         tokenizer, or views of one size",
         config.name(),
         other.unwrap_or(size),
         config.encoder
@@ -465,13 +467,14 @@ pub fn open(folder: &Path, machine: &Machine) -> Result<(RunConfig, Dataset, Sub
     let text = fs::read_to_string(&path).with_context(|| {
         format!("{}: could not be read; expected the folder of a run, as `selfsup pretrain` makes it", path.display())
     })?;
-    let config: RunConfig = toml::from_str(&text).with_context(|| path.display().to_string())?;
+    let config: RunConfig =
+        toml::from_str(&text).map_err(|error| one_line(&error)).with_context(|| path.display().to_string())?;
     let dataset = selfsup_datasets::load(&config.data, &machine.data_root)?;
     let subject = build(&config, first_stage::of_run(folder)?.as_ref(), &dataset, machine.device)?;
     if ![RANDOM, SUPERVISED].contains(&config.name()) {
         load_weights(folder, &subject.store, "")?;
     } else if let Some(origin) = read_meta(folder).and_then(|meta| meta.tokenizer) {
-        first_stage::reload(&origin, &subject.store)?;
+        first_stage::reload(&origin, folder, &subject.store)?;
     }
     Ok((config, dataset, subject))
 }

@@ -80,28 +80,32 @@ impl Study {
     /// If a configuration cannot be resolved; the message names the run.
     pub fn runs(&self) -> Result<Vec<RunConfig>> {
         let configs: Vec<RunConfig> = self.configs()?.into_iter().map(|(config, _)| config).collect();
+        let kind = |c: &RunConfig| (c.encoder, c.data.clone(), c.size, c.tokenizer.clone());
         let mut baselines: Vec<RunConfig> = Vec::new();
         for config in &configs {
+            if baselines.iter().any(|b| kind(b) == kind(config)) {
+                continue;
+            }
+            // All that is asked of a run of this kind is asked of its baselines.
+            let mut evaluate = config.evaluate.clone();
+            for other in configs.iter().filter(|other| kind(other) == kind(config)) {
+                let missing = other.evaluate.protocols.iter().filter(|p| !evaluate.protocols.contains(p));
+                let missing: Vec<String> = missing.cloned().collect();
+                evaluate.protocols.extend(missing);
+            }
             // What is asked for its own task alone has nothing to compare by; what has no labels, no supervised row.
-            let asks = |protocols: &[&str]| config.evaluate.protocols.iter().any(|p| protocols.contains(&p.as_str()));
+            let asks = |protocols: &[&str]| evaluate.protocols.iter().any(|p| protocols.contains(&p.as_str()));
             let rows: &[&str] = match (asks(&LABELLED), asks(&["geometry"])) {
                 (true, _) => &[RANDOM, SUPERVISED],
                 (false, true) => &[RANDOM],
                 (false, false) => continue,
             };
-            let kind = |c: &RunConfig| (c.encoder, c.data.clone(), c.size, c.tokenizer.clone());
-            let same = |b: &RunConfig| kind(b) == kind(config);
-            if baselines.iter().any(same) {
-                continue;
-            }
             for name in rows {
                 let bare = RunConfig::resolve(name, &[])?;
                 let train = TrainConfig { precision: config.train.precision, ..bare.train };
-                let (data, evaluate, tokenizer) =
-                    (config.data.clone(), config.evaluate.clone(), config.tokenizer.clone());
+                let (data, evaluate, tokenizer) = (config.data.clone(), evaluate.clone(), config.tokenizer.clone());
                 let (encoder, size) = (config.encoder, config.size);
-                let bare = RunConfig { data, encoder, size, tokenizer, train, evaluate, ..bare };
-                baselines.push(bare);
+                baselines.push(RunConfig { data, encoder, size, tokenizer, train, evaluate, ..bare });
             }
         }
         baselines.extend(configs);
@@ -197,7 +201,7 @@ pub fn compare(study: &Study, out: &Path, machine: &Machine, resume: bool, stop:
     let place = Place { folder: &folder, study: &study.name, machine, stop };
     let mut rows: Vec<Row> = Vec::new();
     let complete = execute_all(&configs, &place, |_, scores| {
-        rows.extend(scores);
+        rows.extend(scores?);
         results::write(&folder.join("results.csv"), &rows)
     })?;
     let report = Report::of(rows)?;
@@ -215,30 +219,34 @@ pub struct Place<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// Runs what is not done yet, each in a folder of its own, and hands on the scores of each. False: it was stopped.
+/// Runs what is not done yet, each in a folder of its own, and hands on the scores of each, or why it failed. False: it was
+/// stopped.
 ///
 /// # Errors
-/// If a run fails; the message names it.
+/// What `done` gives.
 pub fn execute_all(
     configs: &[RunConfig],
     place: &Place,
-    mut done: impl FnMut(&RunConfig, Vec<Row>) -> Result<()>,
+    mut done: impl FnMut(&RunConfig, Result<Vec<Row>>) -> Result<()>,
 ) -> Result<bool> {
     let mut data: HashMap<String, Dataset> = HashMap::new();
     for (i, config) in configs.iter().enumerate() {
         if place.stop.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        if !data.contains_key(&config.data) {
-            data.insert(config.data.clone(), selfsup_datasets::load(&config.data, &place.machine.data_root)?);
-        }
-        let path = place.folder.join(config.run_id()?);
-        let folder = Folder { path: &path, study: place.study, resume: true };
         eprintln!("[{}/{}] {} {} seed {}", i + 1, configs.len(), config.name(), config.encoder, config.seed);
-        let end = execute(config, &data[&config.data], place.machine, &folder, place.stop);
-        match end.with_context(|| format!("{} seed {}", config.name(), config.seed))? {
-            End::Done(scores) => done(config, scores)?,
-            End::Stopped => return Ok(false),
+        let mut run = || {
+            if !data.contains_key(&config.data) {
+                data.insert(config.data.clone(), selfsup_datasets::load(&config.data, &place.machine.data_root)?);
+            }
+            let path = place.folder.join(config.run_id()?);
+            let folder = Folder { path: &path, study: place.study, resume: true };
+            execute(config, &data[&config.data], place.machine, &folder, place.stop)
+        };
+        match run().with_context(|| format!("{} seed {}", config.name(), config.seed)) {
+            Ok(End::Done(scores)) => done(config, Ok(scores))?,
+            Ok(End::Stopped) => return Ok(false),
+            Err(why) => done(config, Err(why))?,
         }
     }
     Ok(true)

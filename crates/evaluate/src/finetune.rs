@@ -35,6 +35,22 @@ pub struct Finetune {
     pub optimiser: OptimiserConfig,
 }
 
+impl Finetune {
+    /// # Errors
+    /// If a setting cannot be used.
+    pub fn check(&self) -> Result<()> {
+        let Finetune { fraction, epochs, batch, warmup, .. } = *self;
+        ensure!(epochs > 0, "fine-tuning needs at least one epoch");
+        ensure!(batch > 1, "fine-tuning needs batches of two images or more: batch statistics of one do not exist");
+        ensure!(
+            warmup.is_finite() && warmup >= 0.0,
+            "the warm-up of fine-tuning must be 0 or more epochs, not {warmup}"
+        );
+        ensure!(fraction > 0.0 && fraction <= 1.0, "fine-tuning needs a fraction in (0, 1], not {fraction}");
+        self.recipe.check()
+    }
+}
+
 impl Default for Finetune {
     fn default() -> Finetune {
         let crop = Crop { scale: [0.2, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] };
@@ -144,14 +160,8 @@ impl<'a> Classifier<'a> {
         classes: usize,
         seed: u64,
     ) -> Result<Classifier<'a>> {
+        config.check()?;
         let Finetune { fraction, epochs, min_steps, batch, warmup, ref recipe, ref optimiser } = *config;
-        ensure!(epochs > 0, "fine-tuning needs at least one epoch");
-        ensure!(batch > 1, "fine-tuning needs batches of two images or more: batch statistics of one do not exist");
-        ensure!(
-            warmup.is_finite() && warmup >= 0.0,
-            "the warm-up of fine-tuning must be 0 or more epochs, not {warmup}"
-        );
-        recipe.check()?;
         train.check("training", classes)?;
         let (labelled, _) = stratified(train.labels, fraction, seed, Use::Labelled)?;
         ensure!(labelled.len() > 1, "fine-tuning needs at least two labelled images: raise the fraction {fraction}");

@@ -39,6 +39,18 @@ impl Knn {
         Ok(right as f64 / test.len() as f64)
     }
 
+    /// # Errors
+    /// If a setting cannot be used.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.k >= 1, "kNN needs at least one neighbour: set k to 1 or more");
+        ensure!(
+            self.temperature > 0.0 && self.temperature.is_finite(),
+            "kNN needs a positive temperature, not {}",
+            self.temperature
+        );
+        Ok(())
+    }
+
     /// The class of each row of `queries` [M, D].
     ///
     /// Among equal similarities the earlier training image is the nearer one, among equal votes the lower class wins.
@@ -46,14 +58,9 @@ impl Knn {
     /// # Errors
     /// If `k` or `temperature` cannot be used, a label is not below `classes`, or the dimensions differ.
     pub fn predict(&self, train: &Features, queries: &Tensor, classes: usize) -> Result<Vec<i64>> {
+        self.check()?;
         let n = train.len();
-        ensure!(self.k >= 1, "kNN needs at least one neighbour: set k to 1 or more");
         ensure!(self.k <= n, "kNN asks for {} neighbours but there are only {n} training images: lower k", self.k);
-        ensure!(
-            self.temperature > 0.0 && self.temperature.is_finite(),
-            "kNN needs a positive temperature, not {}",
-            self.temperature
-        );
         let size = queries.size();
         ensure!(
             size.len() == 2 && size[1] == train.dimensions() as i64,

@@ -145,7 +145,9 @@ impl Linear {
         penalties
     }
 
-    fn check(&self) -> Result<()> {
+    /// # Errors
+    /// If a setting cannot be used.
+    pub fn check(&self) -> Result<()> {
         ensure!(!self.penalties.is_empty(), "the linear probe's sweep is empty: give at least one penalty");
         if let Some(bad) = self.penalties.iter().find(|p| !(p.is_finite() && **p > 0.0)) {
             anyhow::bail!("the linear probe's penalties must be positive numbers, not {bad}");

@@ -98,7 +98,9 @@ impl Ridge {
         Ok(best.into_iter().map(|place| penalties[place as usize]).collect())
     }
 
-    fn check(&self) -> Result<()> {
+    /// # Errors
+    /// If a setting cannot be used.
+    pub fn check(&self) -> Result<()> {
         ensure!(!self.penalties.is_empty(), "the ridge regression's sweep is empty: give at least one penalty");
         if let Some(bad) = self.penalties.iter().find(|p| !(p.is_finite() && **p > 0.0)) {
             anyhow::bail!("the ridge regression's penalties must be positive numbers, not {bad}");

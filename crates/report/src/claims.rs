@@ -1,11 +1,13 @@
 //! Claims of papers: what was expected, what the seeds say, and the verdict; claims.csv.
 //!
-//! A claim has rules, each a difference that has to be `by` or more, fixed before anything is run. Over the seeds of
-//! one rule:
+//! A claim has rules, each a difference that has to be `by` or more, fixed before its runs. Over the seeds of one rule:
 //!
 //! - it holds if the mean difference is `by` or more, and a one-sided t test says that it is above 0 (where `by` is
 //!   negative, as in "no worse by more than", that it is above `by`);
 //! - it fails if a one-sided t test says that the difference is below `by`.
+//!
+//! A rank correlation has a known distribution under chance, which stands in the place of the first t test. A rule that
+//! lacks the value of a seed decides nothing: seeds that are left are not a fair sample of all.
 //!
 //! A claim holds only if all its rules do, so its p-value is the largest of theirs; it fails if one of them fails, so
 //! that p-value is the smallest times their number. Over all claims that are judged together both kinds are corrected by
@@ -14,7 +16,7 @@
 use crate::figure::{Figure, Interval, file_name, intervals};
 use crate::file::write_whole;
 use crate::html::Card;
-use crate::statistics::{exceeds, holm, mean, sd, t_quantile};
+use crate::statistics::{exceeds, holm, mean, rank_correlation_exceeds_chance, sd, t_quantile};
 use crate::table::Listing;
 use anyhow::Result;
 use std::fmt;
@@ -37,7 +39,7 @@ pub struct Claim {
     /// How to run it.
     pub command: String,
     pub rules: Vec<Rule>,
-    /// What the rules are made of: (arm, metric, mean ± sd).
+    /// What the rules are made of: (arm, metric, a value a seed).
     pub scores: Vec<(String, String, Vec<f64>)>,
     /// What a reader must know: runs that diverged.
     pub notes: Vec<String>,
@@ -51,19 +53,31 @@ pub struct Rule {
     pub by: f64,
     /// One a seed.
     pub differences: Vec<f64>,
+    /// How many seeds there should be.
+    pub seeds: usize,
+    /// Of rank correlations, over how many arms.
+    pub ranked: Option<usize>,
 }
 
 impl Rule {
-    /// The p-value that it does not hold; 1 where the mean is not large enough or there are too few seeds.
+    /// The p-value that it does not hold; 1 where the mean is not large enough or a seed is missing.
     fn p_holds(&self) -> f64 {
-        let enough = mean(&self.differences) >= self.by;
-        exceeds(&self.differences, self.by.min(0.0)).filter(|_| enough).unwrap_or(1.0)
+        let enough = self.complete() && mean(&self.differences) >= self.by;
+        let p = match self.ranked {
+            Some(k) => rank_correlation_exceeds_chance(&self.differences, k),
+            None => exceeds(&self.differences, self.by.min(0.0)),
+        };
+        p.filter(|_| enough).unwrap_or(1.0)
     }
 
     /// The p-value that it does not fail.
     fn p_fails(&self) -> f64 {
         let turned: Vec<f64> = self.differences.iter().map(|d| -d).collect();
-        exceeds(&turned, -self.by).unwrap_or(1.0)
+        exceeds(&turned, -self.by).filter(|_| self.complete()).unwrap_or(1.0)
+    }
+
+    fn complete(&self) -> bool {
+        self.differences.len() == self.seeds
     }
 
     /// Mean and its 95 % interval by Student's t; no interval of one seed.
@@ -201,10 +215,11 @@ pub fn listing(claims: &[Claim]) -> Listing {
         head: ["claim", "statement", "verdict", "p"].map(String::from).into(),
         lines: claims.iter().zip(judge(claims)).map(line).collect(),
         note: format!(
-            "A claim is reproduced if all its rules hold, not reproduced if one fails; each rule was fixed before \
-             anything was run. Tests are one-sided paired t tests over seeds, corrected by Holm's rule for {} claims at \
-             {ALPHA}: p of a claim that is not reproduced is that of its failing, of every other that of its holding. \
-             Inconclusive: these seeds decide neither.",
+            "A claim is reproduced if all its rules hold, not reproduced if one fails. Rules were fixed before these \
+             runs; where trial runs had shown the sign before that, the claim says so. Tests are one-sided t tests of the \
+             rules' values over seeds, corrected by Holm's rule for {} claims at {ALPHA}: p of a claim that is not \
+             reproduced is that of its failing, of every other that of its holding. Inconclusive: these seeds decide \
+             neither.",
             claims.len()
         ),
     }

@@ -7,10 +7,10 @@
 //! - [`results`]: results.csv, tidy, one number a row: [`results::Row`], `write`, `read`, `read_many`
 //! - [`published`]: published.csv, what others got by the same recipes
 //! - [`metrics`]: metrics.csv of a run, what it logged while it trained
-//! - [`statistics`]: mean, sd, paired difference with its t interval
+//! - [`statistics`]: mean, sd, paired differences with intervals and p-values, corrections for many, ranks
 //! - [`claims`]: what papers claim, the rules' differences over seeds, verdicts, claims.csv
 //! - [`table`]: rows summed up as [`table::Table`]; terminal, Markdown, CSV
-//! - [`figure`]: bars and curves as SVG and PNG
+//! - [`figure`]: bars, curves, intervals, panels, ranks, scatter and matrices as SVG and PNG
 //! - [`picture`]: grids of small images as PNG
 //! - [`html`]: the report, one page that needs nothing else
 //! - [`file`](mod@file): files written whole or not at all

@@ -72,7 +72,8 @@ pub struct Row {
     /// it reads in place of images, if there is one: `28`, `28 vq-vae/cpu`.
     pub input: String,
     pub split: String,
-    /// How the run was judged: `knn`, `linear`, `finetune`, `geometry`, `pretext`.
+    /// How the run was judged: `knn`, `linear`, `finetune`, `geometry`, `embedding`, `layers`, `augmentation`, `pretext`,
+    /// `generated`.
     pub protocol: String,
     pub metric: String,
     /// In plain units (0.9074, not 90.74); empty if, and only if, the run did not end well.

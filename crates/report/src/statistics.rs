@@ -107,16 +107,27 @@ fn of_differences(differences: &[f64]) -> Difference {
 }
 
 /// The one-sided p-value of the t test that the mean is `bound` or less: small where it is clearly more. None of fewer
-/// than two values.
+/// than two values, or of one that is not finite. Values that are all alike have no spread to compare with; of them it is
+/// the probability that all lie on that side by chance, 2^-n.
 pub fn exceeds(values: &[f64], bound: f64) -> Option<f64> {
-    let freedom = (values.len() as u64).saturating_sub(1);
-    let (above, error) = (mean(values) - bound, sd(values)? / (values.len() as f64).sqrt());
+    if values.iter().any(|v| !v.is_finite()) {
+        return None;
+    }
+    let n = values.len();
+    let (above, error) = (mean(values) - bound, sd(values)? / (n as f64).sqrt());
     Some(match (error > 0.0, above > 0.0) {
-        (true, true) => 0.5 - 0.5 * t_inside(above / error, freedom),
-        (true, false) => 0.5 + 0.5 * t_inside(-above / error, freedom),
-        // Values that are all alike leave no doubt.
-        (false, above) => f64::from(!above),
+        (true, true) => 0.5 - 0.5 * t_inside(above / error, n as u64 - 1),
+        (true, false) => 0.5 + 0.5 * t_inside(-above / error, n as u64 - 1),
+        (false, true) => 0.5f64.powi(n as i32),
+        (false, false) => 1.0,
     })
+}
+
+/// The one-sided p-value that rank correlations over `k` places are those of orders drawn by chance, whose mean is 0 and
+/// whose variance 1 / (k - 1), by the normal distribution. None of no value or fewer than two places.
+pub fn rank_correlation_exceeds_chance(correlations: &[f64], k: usize) -> Option<f64> {
+    let n = correlations.len();
+    (n > 0 && k > 1).then(|| 1.0 - normal(mean(correlations) * ((n * (k - 1)) as f64).sqrt()))
 }
 
 /// The interval that holds the mean of a sample like this one with probability `inside`, by the percentiles of the means

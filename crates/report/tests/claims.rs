@@ -3,8 +3,13 @@
 use selfsup_report::claims::{COLUMNS, Claim, Rule, Verdict, card, judge, listing, number, to_csv};
 
 fn claim(id: &str, rules: &[(f64, &[f64])]) -> Claim {
-    let rule =
-        |(by, differences): &(f64, &[f64])| Rule { text: "a − b".into(), by: *by, differences: differences.to_vec() };
+    let rule = |(by, differences): &(f64, &[f64])| Rule {
+        text: "a − b".into(),
+        by: *by,
+        differences: differences.to_vec(),
+        seeds: differences.len(),
+        ranked: None,
+    };
     Claim { id: id.into(), rules: rules.iter().map(rule).collect(), ..Claim::default() }
 }
 
@@ -33,6 +38,32 @@ fn a_claim_holds_if_all_its_rules_do_and_fails_if_one_does() {
     // One seed decides nothing, nor does none.
     assert_eq!(verdict(&[(0.0, &[0.5])]), Inconclusive);
     assert_eq!(verdict(&[(0.0, &[])]), Inconclusive);
+}
+
+#[test]
+fn a_missing_seed_decides_nothing() {
+    let mut holds = claim("x", &[(0.02, &CLEAR)]);
+    holds.rules[0].seeds = 6;
+    let mut fails = claim("x", &[(0.02, &BELOW)]);
+    fails.rules[0].seeds = 6;
+    for claim in [holds, fails] {
+        assert_eq!(judge(&[claim])[0].verdict, Verdict::Inconclusive);
+    }
+}
+
+#[test]
+fn rank_correlations_are_held_against_chance() {
+    // Five orders of three arms that are all as claimed: of 6^5 one is so by chance; the normal distribution says more.
+    let trend = |values: &[f64]| {
+        let mut claim = claim("x", &[(0.5, values)]);
+        claim.rules[0].ranked = Some(3);
+        judge(&[claim])[0]
+    };
+    let judged = trend(&[1.0; 5]);
+    assert_eq!(judged.verdict, Verdict::Reproduced);
+    assert!((judged.p_holds - 0.000_782_701_129_001_274).abs() < 1e-12, "scipy's norm.sf(sqrt(10)): {judged:?}");
+    assert_eq!(trend(&[-1.0, -1.0, -0.5, -1.0, -0.5]).verdict, Verdict::NotReproduced);
+    assert_eq!(trend(&[1.0, -0.5, 0.5, 1.0, 0.5]).verdict, Verdict::Inconclusive);
 }
 
 #[test]

@@ -56,7 +56,8 @@ fn one_sided_p_values_are_scipys() {
     close(exceeds(&D, 0.01).expect("five"), 0.851130826102207, 1e-14);
     close(exceeds(&D.map(|d| -d), 0.0).expect("five"), 0.949684648266555, 1e-14);
     assert_eq!(exceeds(&[0.5], 0.0), None);
-    assert_eq!((exceeds(&[0.5; 3], 0.25), exceeds(&[0.5; 3], 0.5)), (Some(0.0), Some(1.0)));
+    assert_eq!((exceeds(&[0.5; 3], 0.25), exceeds(&[0.5; 3], 0.5)), (Some(0.125), Some(1.0)));
+    assert_eq!(exceeds(&[0.5, f64::INFINITY], 0.0), None);
 }
 
 #[test]

@@ -29,6 +29,7 @@ claims! {
     "false-negatives-hurt",
     "clustering-relieves-false-negatives",
     "simclr-projector",
+    "projector-forgets-augmentation",
     "simclr-temperature",
     "simclr-normalisation",
     "simclr-losses",

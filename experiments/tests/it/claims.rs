@@ -92,9 +92,11 @@ fn a_claim_is_run_once_and_judged() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("small") && text.contains(" reproduced"), "{text}");
-    let folder = place.path().join("out/claims");
+    let runs = place.path().join("out/claims");
+    let folder = runs.join("small");
     let csv = fs::read_to_string(folder.join("claims.csv")).expect("claims.csv");
     assert_eq!(csv.lines().count(), 3, "{csv}");
+    assert!(csv.contains("selfsup claim small.toml"), "the command that made it: {csv}");
     let page = fs::read_to_string(folder.join("claims.html")).expect("claims.html");
     for part in ["knn.accuracy: random − 0 ≥ 0.2", "An untrained encoder", "Published: none (made up)", "<svg"] {
         assert!(page.contains(part), "{part}");
@@ -103,7 +105,7 @@ fn a_claim_is_run_once_and_judged() {
 
     // Another claim of the same arms, which cannot hold, trains nothing.
     let made = |folder: &Path| fs::metadata(folder).and_then(|m| m.modified()).expect("a file that was written");
-    let weights = fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path().join("export"));
+    let weights = fs::read_dir(&runs).expect("a folder").map(|entry| entry.expect("an entry").path().join("export"));
     let weights: Vec<_> = weights.filter(|path| path.is_dir()).collect();
     assert_eq!(weights.len(), 6);
     let before: Vec<_> = weights.iter().map(|path| made(path)).collect();
@@ -111,6 +113,19 @@ fn a_claim_is_run_once_and_judged() {
     let output = run("other.toml");
     assert!(String::from_utf8_lossy(&output.stdout).contains("not reproduced"));
     assert_eq!(before, weights.iter().map(|path| made(path)).collect::<Vec<_>>());
+
+    // A run that cannot be done costs the claims that need it their verdict, and no other.
+    let broken = SMALL
+        .replace("method = \"simclr/cpu\"", "method = \"mae/cpu\"")
+        .replace("statement = \"An", "statement = \"Broken: an");
+    fs::write(place.path().join("broken.toml"), broken).expect("a file");
+    let output = selfsup(&["claim", "broken.toml", "small.toml", "--out", "out"], place.path());
+    assert!(!output.status.success());
+    let csv = fs::read_to_string(runs.join("chosen/claims.csv")).expect("claims.csv");
+    let verdict = |id: &str| csv.lines().find(|line| line.starts_with(id)).map(|line| line.contains(",reproduced,"));
+    assert_eq!((verdict("broken"), verdict("small")), (Some(false), Some(true)), "{csv}");
+    let page = fs::read_to_string(runs.join("chosen/claims.html")).expect("claims.html");
+    assert!(page.contains("it failed: mae seed 0"), "the page says why");
 }
 
 #[test]
@@ -135,6 +150,9 @@ fn what_is_wrong_with_a_claim_is_told_in_one_line() {
     assert!(wrong("method = \"simclr/cpu\"", "method = \"simclr/cp\"").contains("no preset `cp`"));
     assert!(wrong("by = 0.2", "bye = 0.2").contains("unknown field `bye`"));
     assert!(wrong("than = 0.0\n", "").contains("a rule has `more` and `than`"));
+    assert!(wrong("seeds = [0, 1, 2]", "seeds = [0, 0, 2]").contains("one seed twice"));
+    assert!(wrong("metric = \"knn.accuracy\"", "metric = \"linear.accuracy\"").contains("its runs are judged by knn"));
+    assert!(wrong("than = \"simclr\"", "than = \"random\"").contains("no rule looks at the arm `simclr`"));
     let unknown = selfsup(&["claim", "collapse-without-negative"], place.path());
     let text = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert!(text.contains("did you mean `collapse-without-negatives`?"), "{text}");

@@ -151,6 +151,11 @@ impl Define for SwAv {
     }
 
     fn new(config: Config, setup: &Setup) -> Result<SwAv> {
+        let (views, expected) = (setup.views.len(), 2 + config.small_crops);
+        ensure!(
+            views == 0 || views == expected,
+            "there are {views} tables of `views`; expected {expected}: two large crops and `small_crops` small ones"
+        );
         let (path, image_size) = (&setup.path, setup.image()?.size as usize);
         ensure!(
             config.small_crops == 0

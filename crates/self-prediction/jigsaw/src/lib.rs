@@ -154,6 +154,11 @@ impl Define for Jigsaw {
 
     fn new(config: Config, setup: &Setup) -> Result<Jigsaw> {
         let image = setup.image()?;
+        let size = image.size as usize;
+        ensure!(
+            setup.views.iter().all(|view| view.side(size) == size),
+            "jigsaw cuts tiles of images of {size} pixels: leave `size` out of `views`"
+        );
         if !matches!(setup.encoder, EncoderConfig::ConvNet { .. } | EncoderConfig::ResNet { .. }) {
             bail!(
                 "jigsaw trains on tiles and is judged on whole images, which {} cannot both take: choose a \
