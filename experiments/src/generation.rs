@@ -13,6 +13,7 @@ use selfsup_core::store::Store;
 use selfsup_core::{Device, Kind, Tensor, no_grad};
 use selfsup_datasets::{Dataset, Part, Vocabulary};
 use selfsup_evaluate::{Classifier, Finetune, Labelled, Network};
+use std::collections::BTreeSet;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -141,7 +142,7 @@ fn ids(caption: &str, vocabulary: &Vocabulary, length: usize, data: &str) -> Res
         let all: Vec<i64> = (0..vocabulary.len() as i64).collect();
         bail!(
             "`{caption}` has `{unknown}`, which no caption of {data} has; expected characters of `{}`",
-            vocabulary.decode(&all)
+            vocabulary.decode(&all).chars().collect::<BTreeSet<char>>().into_iter().collect::<String>()
         );
     }
     let mut ids: Vec<i64> = vocabulary.encode(&text)?.into_iter().map(i64::from).collect();

@@ -29,7 +29,7 @@
 
 use anyhow::{Result, ensure};
 use selfsup_core::Tensor;
-use selfsup_core::augment::{Blur, Crop, Jitter, Recipe};
+use selfsup_core::augment::Recipe;
 use selfsup_core::check::{at_least_one, not_negative};
 use selfsup_core::encoder::Encoder;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
@@ -100,15 +100,7 @@ impl Method for AugSelf {
 
 /// Appendix A: those of MoCo v2 and SimSiam.
 fn views() -> Vec<Recipe> {
-    let view = Recipe {
-        crop: Some(Crop { scale: [0.2, 1.0], ratio: [0.75, 1.3333333333333333] }),
-        flip: 0.5,
-        jitter: Some(Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 0.8 }),
-        grey: 0.2,
-        blur: Some(Blur { p: 0.5, sigma: [0.1, 2.0] }),
-        ..Recipe::default()
-    };
-    vec![view.clone(), view]
+    vec![Recipe::moco_v2(); 2]
 }
 
 impl Define for AugSelf {

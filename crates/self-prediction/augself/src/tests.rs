@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::heads::Heads;
-use selfsup_core::augment::{PARAMS, Solarise};
+use selfsup_core::augment::{Blur, Crop, Jitter, PARAMS, Solarise};
 use selfsup_core::encoder::Tap;
 use selfsup_core::method::{ImageShape, Shape, View};
 use selfsup_core::rng::{Purpose, Rng};

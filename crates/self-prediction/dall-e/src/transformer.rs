@@ -8,6 +8,7 @@ use selfsup_core::loss::cross_entropy;
 use selfsup_core::method::{Batch, Loss, Method, Setup, TokenShape, Tokenizer};
 use selfsup_core::progress::Progress;
 use selfsup_core::rng::Purpose;
+use selfsup_core::tensor::draw;
 use selfsup_core::{Device, Kind, Tensor, no_grad, precision};
 use std::rc::Rc;
 
@@ -210,9 +211,7 @@ impl Transformer {
             let y = precision::network(ids.device(), || self.encoder.stack.step(&self.encoder.embed(&ids), &mut cache));
             let last = y.select(1, y.size()[1] - 1);
             let logits = self.masked(&last, &self.allowed.get(text.length + i)) / self.config.temperature;
-            let reached = logits.softmax(-1, Kind::Float).cumsum(-1, Kind::Float).le_tensor(&u.narrow(1, i, 1));
-            let id = reached.sum_dim_intlist([-1].as_slice(), true, Kind::Int64);
-            ids = id.clamp(self.sequence.text_ids(), self.sequence.vocabulary() - 1); // rounding may end below 1
+            ids = draw(&logits, &u.select(1, i)).unsqueeze(-1); // codes alone are possible here
             codes.push(&ids - self.sequence.text_ids());
         }
         Tensor::cat(&codes, 1)

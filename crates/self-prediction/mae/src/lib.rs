@@ -21,7 +21,7 @@
 //! 4. The encoder is the run's, any ViT; the paper's is a ViT-L.
 
 use anyhow::{Result, bail, ensure};
-use selfsup_core::augment::{Crop, Recipe};
+use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one};
 use selfsup_core::encoder::{Encoder, EncoderConfig, Vit};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
@@ -86,8 +86,7 @@ impl Method for Mae {
 
     /// Appendix A.1: crop and flip alone.
     fn views(&self) -> Vec<Recipe> {
-        let crop = Crop { scale: [0.2, 1.0], ratio: [0.75, 1.3333333333333333] };
-        vec![Recipe { crop: Some(crop), flip: 0.5, ..Recipe::default() }]
+        vec![Recipe::crop_and_flip(0.2)]
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
