@@ -37,3 +37,12 @@ pub fn at_least_one(key: &str, n: i64) -> Result<()> {
     ensure!(n >= 1, "{key} is {n}; expected at least 1");
     Ok(())
 }
+
+/// From 1 to `most`: numbers of layers, of which a slip of the finger would fill the memory.
+///
+/// # Errors
+/// If it is anything else.
+pub fn one_to(most: usize, key: &str, n: usize) -> Result<()> {
+    ensure!((1..=most).contains(&n), "{key} is {n}; expected 1 to {most}");
+    Ok(())
+}

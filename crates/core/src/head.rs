@@ -2,7 +2,7 @@
 
 use crate::encoder::Encoder;
 use crate::layer::{BatchNorm, Linear};
-use crate::method::Setup;
+use crate::method::{Setup, View};
 use crate::precision;
 use crate::store::Path;
 use anyhow::Result;
@@ -100,10 +100,25 @@ impl Network {
         self.projector.as_ref().map_or_else(|| h.shallow_clone(), |g| g.forward(h, train))
     }
 
+    /// g(f(x)) of all views of a batch of N in training mode, [V N, D], view by view.
+    pub fn project_views(&self, views: &[View]) -> Tensor {
+        self.head(&encode_views(&*self.encoder, views), true)
+    }
+
     /// g(f(x)), [B, ..] -> [B, D].
     pub fn project(&self, x: &Tensor, train: bool) -> Tensor {
         self.head(&self.encoder.forward(x, train), train)
     }
+}
+
+/// f(x) of all views of a batch of N in training mode, [V N, D'], view by view. Neighbours of one size pass together, and
+/// share the statistics of norms.
+pub fn encode_views(encoder: &dyn Encoder, views: &[View]) -> Tensor {
+    let features = views.chunk_by(|a, b| a.x.size() == b.x.size()).map(|group| {
+        let x: Vec<&Tensor> = group.iter().map(|view| &view.x).collect();
+        encoder.forward(&Tensor::cat(&x, 0), true)
+    });
+    Tensor::cat(&features.collect::<Vec<_>>(), 0)
 }
 
 /// The widths behind the input's of an MLP of so many linear layers.

@@ -74,8 +74,8 @@ pub fn info_nce_debiased(positive: &Tensor, negatives: &Tensor, temperature: f64
     ((e_p + g).log() + shift - p).mean(None)
 }
 
-/// v(z) of VICReg (Bardes et al. 2021, equations 1 and 2): how far each column's standard deviation falls short of 1, the mean over columns. 1e-4 stands below the root,
-/// whose slope at 0 is infinite.
+/// v(z) of VICReg (Bardes et al. 2021, equations 1 and 2): how far each column's standard deviation falls short of 1, the
+/// mean over columns. 1e-4 stands below the root, whose slope at 0 is infinite.
 pub fn variance(z: &Tensor) -> Tensor {
     let missing: Tensor = 1.0 - (z.var_dim([0].as_slice(), true, false) + 1e-4).sqrt();
     missing.relu().mean(None)

@@ -9,7 +9,7 @@ use crate::precision::{self, Precision};
 use crate::progress::Progress;
 use crate::rng::{Purpose, Rng};
 use crate::store::Path;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::rc::Rc;
@@ -252,6 +252,20 @@ impl<'a> Setup<'a> {
             Shape::Series(series) => Ok(series),
             other => bail!("the method takes series, but the data are {}: choose another `data`", other.plural()),
         }
+    }
+
+    /// Refuses a run's own views of another number than the loss compares.
+    ///
+    /// # Errors
+    /// If there are others than `wanted`.
+    pub fn expect_views(&self, wanted: usize) -> Result<()> {
+        let views = self.views.len();
+        let recipes = if views == 1 { "recipe" } else { "recipes" };
+        ensure!(
+            views == 0 || views == wanted,
+            "`views` has {views} {recipes}, but the loss takes {wanted}: give as many [[views]]"
+        );
+        Ok(())
     }
 
     /// Builds the run's encoder below `path`.

@@ -159,7 +159,7 @@ fn what_features_tell_of_an_augmentation_is_told_of_the_draw_that_made_the_pixel
     let series = small("next-step/cpu", &["evaluate.protocols=['augmentation']"]).expect("a configuration");
     let data = dataset(&series);
     let error = judge(&series, &data, &mut subject(&series, &data)).err().expect("a refusal").to_string();
-    assert!(error.contains("the data are series"), "{error}");
+    assert!(error.contains("holds series"), "{error}");
 }
 
 #[test]

@@ -28,6 +28,7 @@
 //! 4. Version 2's first bank is one pass over the whole images in evaluation mode, so every image has a label in
 //!    every epoch. The authors' code passes augmented crops in training mode, one per crop.
 //! 5. Initial centroids are rows drawn from the whole training set. The second code draws them on one of its processes.
+//! 6. Images are clustered whole; the authors' code looks at the middle 224 of 256 pixels.
 
 use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
@@ -35,8 +36,9 @@ use selfsup_core::augment::views::Plain;
 use selfsup_core::check::{above_zero, at_least_one};
 use selfsup_core::cluster::{Empty, KMeans, Metric, nmi, sizes};
 use selfsup_core::encoder::Encoder;
-use selfsup_core::loss::cross_entropy;
-use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, View};
+use selfsup_core::head::encode_views;
+use selfsup_core::loss::{accuracy, cross_entropy};
+use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
 use selfsup_core::rng::{Purpose, Rng};
@@ -71,7 +73,7 @@ const TOLD: [&str; 3] = ["nmi", "clusters", "largest"];
 impl Method for DeepCluster {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
         let crops = batch.views.len() as i64;
-        let f = self.encode(batch); // [crops B, E], all first crops, then all second ones
+        let f = encode_views(&*self.encoder, &batch.views); // [crops B, E], all first crops, then all second ones
         let y = self.assignment.index_select(1, &batch.places()).repeat([1, crops]); // [heads, crops B]
         let scores = match &self.head {
             Head::Classifier(w) => vec![w.forward(&f)], // W f + b
@@ -86,7 +88,7 @@ impl Method for DeepCluster {
         };
         let l = |(scores, y): (&Tensor, &Tensor)| cluster_loss(scores, y, self.config.divisor());
         let losses: Vec<Tensor> = scores.iter().zip(&y.unbind(0)).map(l).collect();
-        let right = scores[0].argmax(-1, false).eq_tensor(&y.get(0)).to_kind(Kind::Float).mean(None);
+        let right = accuracy(&scores[0], &y.get(0));
         let loss = Loss::new(Tensor::stack(&losses, 0).mean(None)).with("accuracy", right);
         TOLD.into_iter().zip(self.told.unbind(0)).fold(loss, |loss, (name, value)| loss.with(name, value))
     }
@@ -105,7 +107,7 @@ impl Method for DeepCluster {
             }
             Head::Prototypes { c, banks, .. } => {
                 if at.step == 0 {
-                    let z = images.map(|x| self.embedding(x).expect("version 2 has embeddings"))?;
+                    let z = images.map(|x| normalise(&self.embedding(x).expect("version 2 has embeddings")))?;
                     banks.iter().for_each(|bank| bank.set(&z));
                 }
                 let kmeans = kmeans(self.config.prototypes, Metric::Cosine, Empty::Keep);
@@ -139,7 +141,7 @@ impl Method for DeepCluster {
     fn embedding(&self, x: &Tensor) -> Option<Tensor> {
         match &self.head {
             Head::Classifier(_) => None,
-            Head::Prototypes { g, .. } => Some(normalise(&g.forward(&self.encoder.forward(x, false), false))),
+            Head::Prototypes { g, .. } => Some(g.forward(&self.encoder.forward(x, false), false)),
         }
     }
 }
@@ -202,13 +204,6 @@ fn numbers(assignment: &Tensor) -> Vec<i64> {
 }
 
 impl DeepCluster {
-    /// f of all crops of a batch, [crops B, E]; crops of one size pass as one batch.
-    fn encode(&self, batch: &Batch) -> Tensor {
-        let sizes = batch.views.chunk_by(|a, b| a.x.size() == b.x.size());
-        let join = |crops: &[View]| Tensor::cat(&crops.iter().map(|crop| &crop.x).collect::<Vec<_>>(), 0);
-        Tensor::cat(&sizes.map(|crops| self.encoder.forward(&join(crops), true)).collect::<Vec<_>>(), 0)
-    }
-
     /// Keeps the assignment [images] of each head, and what there is to tell of it.
     fn remember(&self, found: &[Tensor]) {
         let k = if self.config.version == 1 { self.config.clusters } else { self.config.prototypes };

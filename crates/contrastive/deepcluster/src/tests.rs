@@ -5,7 +5,7 @@ use super::*;
 use selfsup_core::Device;
 use selfsup_core::data::{Image, Images, Normalisation};
 use selfsup_core::golden::{against_golden, close, given, leaf, matrix, number};
-use selfsup_core::method::{ImageShape, Shape};
+use selfsup_core::method::{ImageShape, Shape, View};
 use selfsup_core::store::Store;
 use std::collections::BTreeSet;
 
@@ -62,10 +62,14 @@ fn build(store: &Store, config: Config) -> Result<DeepCluster> {
     DeepCluster::new(config, &setup)
 }
 
-fn begin(method: &mut DeepCluster, at: Progress) -> Vec<String> {
+/// What `f` makes of all images.
+fn with_images<T>(f: impl FnOnce(&Plain) -> T) -> T {
     let (images, normalisation) = (Noise::new(IMAGES as u64), Normalisation { mean: vec![0.5], std: vec![0.25] });
-    let plain = Plain { samples: &images, size: 16, normalisation: &normalisation, device: Device::Cpu };
-    method.before_epoch(at, &plain).expect("clusters")
+    f(&Plain { samples: &images, size: 16, normalisation: &normalisation, device: Device::Cpu })
+}
+
+fn begin(method: &mut DeepCluster, at: Progress) -> Vec<String> {
+    with_images(|plain| method.before_epoch(at, plain)).expect("clusters")
 }
 
 /// Views of the images `index` of as many sizes as given.
@@ -212,6 +216,11 @@ fn an_epoch_of_version_1_clusters_draws_a_classifier_and_balances() {
     let (w, b) = (get(&store, "classifier.weight"), get(&store, "classifier.bias"));
     assert_eq!(begin(&mut method, START), ["classifier"]);
     let (first, labels) = (w.copy(), numbers(&method.assignment.get(0)));
+    // What is clustered: whitened features of whole images, in evaluation mode.
+    let f = with_images(|plain| plain.map(|x| method.encoder.forward(x, false))).expect("features");
+    let kmeans = KMeans { k: 6, iterations: 10, metric: Metric::Euclidean, empty: Empty::Split };
+    let clusters = kmeans.fit(&whiten(&f, 4), &mut Rng::new(0, Purpose::Cluster, 0, 0, 0)).expect("clusters");
+    assert_eq!(labels, numbers(&clusters.assignment));
     assert!(number(&w.std(true)) < 0.02 && number(&b.abs().max()) == 0.0);
     assert!(labels.iter().all(|y| (0..6).contains(y)) && labels.iter().collect::<BTreeSet<_>>().len() > 1);
     let features = method.encoder.forward(&batch(&[0, 1], &[16]).views[0].x, false);
@@ -237,12 +246,13 @@ fn an_epoch_of_version_1_clusters_draws_a_classifier_and_balances() {
 
 #[test]
 fn features_are_clustered_in_evaluation_mode() {
-    let store = Store::new(0, Device::Cpu);
     for version in [1, 2] {
-        let store = if version == 1 { &store } else { &Store::new(0, Device::Cpu) };
-        let mut method = build(store, small(version)).expect("a method");
-        let statistics = || store.below("encoder").iter().map(|v| v.tensor.detach().copy()).collect::<Vec<_>>();
+        let store = Store::new(0, Device::Cpu);
+        let mut method = build(&store, small(version)).expect("a method");
+        let running = || store.variables().into_iter().filter(|v| v.name.contains("running"));
+        let statistics = || running().map(|v| v.tensor.detach().copy()).collect::<Vec<_>>();
         let before = statistics();
+        assert!(!before.is_empty());
         begin(&mut method, START);
         assert_eq!(before, statistics());
     }
@@ -279,6 +289,8 @@ fn an_epoch_of_version_2_freezes_its_centroids_and_fills_its_banks() {
     let (c, banks) =
         ([0, 1, 2].map(|h| get(&store, &format!("prototypes.{h}"))), [0, 1].map(|i| get(&store, &format!("bank.{i}"))));
     assert_eq!(banks[0], banks[1], "one pass over the images fills both");
+    let z = with_images(|plain| plain.map(|x| method.embedding(x).expect("an embedding"))).expect("embeddings");
+    assert_eq!(banks[0], normalise(&z), "with embeddings in evaluation mode");
     for (h, c_h) in c.iter().enumerate() {
         let norms = c_h.norm_scalaropt_dim(2.0, [1].as_slice(), false);
         assert!(number(&(norms - 1.0).abs().max()) < 1e-6);
@@ -311,8 +323,10 @@ fn an_epoch_of_version_2_freezes_its_centroids_and_fills_its_banks() {
     assert!(store.trainable().iter().all(|v| number(&v.tensor.grad().norm()) > 0.0));
     assert!(store.trainable().iter().all(|v| !v.name.starts_with("prototypes")));
     assert!(c.iter().all(|c_h| !c_h.requires_grad()));
+    let (written, old) = (banks[0].copy(), c[0].copy());
     begin(&mut method, EPOCH);
-    assert_ne!(banks[0], before[0], "a later epoch clusters what the last one wrote, and passes over nothing");
+    assert_eq!(banks[0], written, "a later epoch passes over nothing");
+    assert_ne!(c[0], old, "and clusters what the last one wrote");
     assert_eq!(method.embedding(&batch.views[0].x).expect("an embedding").size(), [3, 8]);
     assert_eq!(method.views().len(), 2);
 }

@@ -30,7 +30,7 @@ use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one, share};
 use selfsup_core::head::{MlpStyle, Network};
-use selfsup_core::loss::cross_entropy;
+use selfsup_core::loss::{accuracy, cross_entropy};
 use selfsup_core::memory::Bank;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
@@ -137,6 +137,7 @@ impl Define for InstDisc {
     }
 
     fn new(config: Config, setup: &Setup) -> Result<InstDisc> {
+        setup.expect_views(1)?;
         let path = &setup.path;
         let style = MlpStyle { norm: false, hidden_bias: true, last_bias: true };
         let network = Network::new(path, setup, &[config.output], style)?;
@@ -195,8 +196,7 @@ impl InstDisc {
 
 /// Cross-entropy of the scores of all n images, [B, n], with places `[B]`.
 fn softmax(s: &Tensor, i: &Tensor) -> Loss {
-    let first = s.detach().argmax(-1, false).eq_tensor(i).to_kind(Kind::Float).mean(None);
-    Loss::new(cross_entropy(s, i)).with("accuracy", first)
+    Loss::new(cross_entropy(s, i)).with("accuracy", accuracy(s, i))
 }
 
 /// V_j . v / t for j = i and then each negative, [B, D], [B], [B, m] -> [B, 1 + m]; `bank` gives the rows at places.

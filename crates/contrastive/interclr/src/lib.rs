@@ -140,6 +140,7 @@ impl Define for InterClr {
     }
 
     fn new(config: Config, setup: &Setup) -> Result<InterClr> {
+        setup.expect_views(2)?;
         let (k, n, path) = (config.clusters, setup.samples, &setup.path);
         ensure!(k <= n as i64, "clusters is {k}; expected at most {n}, the number of training images");
         let (widths, style) =

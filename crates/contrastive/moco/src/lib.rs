@@ -160,6 +160,7 @@ impl Define for MoCo {
     }
 
     fn new(config: Config, setup: &Setup) -> Result<MoCo> {
+        setup.expect_views(2)?;
         let path = &setup.path;
         let Config { hidden, output, .. } = config;
         let widths = widths(if hidden > 0 { 2 } else { 1 }, hidden, output);

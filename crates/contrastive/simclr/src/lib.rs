@@ -85,8 +85,7 @@ pub struct SimClr {
 
 impl Method for SimClr {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let x = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0); // [2N, C, S, S]
-        let z = self.network.project(&x, true); // [2N, D]
+        let z = self.network.project_views(&batch.views); // [2N, D]
         let (positive, mut negatives) = pairs(&self.similarities(&z)); // [2N], [2N, 2N - 2]
         if self.config.negatives > 0 {
             negatives = negatives.gather(-1, &chosen(batch, self.config.negatives), false); // [2N, negatives]
@@ -120,6 +119,7 @@ impl Define for SimClr {
     fn check(config: &Config) -> Result<()> {
         let Config { debias, normalise, .. } = *config;
         above_zero("temperature", config.temperature)?;
+        ensure!(config.layers <= 64, "layers is {}; expected at most 64", config.layers);
         at_least_one("hidden", config.hidden)?;
         at_least_one("output", config.output)?;
         ensure!(config.predictor >= 0, "predictor is {}; expected a width, or 0 for none", config.predictor);
@@ -132,6 +132,7 @@ impl Define for SimClr {
     }
 
     fn new(config: Config, setup: &Setup) -> Result<SimClr> {
+        setup.expect_views(2)?;
         let Config { layers, hidden, output, norm, .. } = config;
         let style = MlpStyle { norm, hidden_bias: !norm, last_bias: !norm };
         let network = Network::new(&setup.path, setup, &widths(layers, hidden, output), style)?;

@@ -32,7 +32,7 @@ use selfsup_core::check::{above_zero, at_least_one, not_negative};
 use selfsup_core::encoder::EncoderConfig;
 use selfsup_core::head::{MlpStyle, Network};
 use selfsup_core::memory::Queue;
-use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, View};
+use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
 use selfsup_core::progress::Progress;
 use selfsup_core::store::{Init, Role, assign};
@@ -60,7 +60,7 @@ impl Method for SwAv {
         if at.step == 0 {
             self.config.shortage(batch.len()).into_iter().for_each(|warning| eprintln!("swav: {warning}"));
         }
-        let z = normalise(&self.network.head(&self.encode(&batch.views), true)); // [V N, D]
+        let z = normalise(&self.network.project_views(&batch.views)); // [V N, D]
         let frozen = at.step < first_step(self.config.freeze_epochs, at);
         let c = if frozen { self.prototypes.detach() } else { self.prototypes.shallow_clone() };
         let views = batch.views.len() as i64;
@@ -97,16 +97,6 @@ impl Method for SwAv {
 }
 
 impl SwAv {
-    /// Features of all crops, [V N, D'], crop by crop. Neighbours of one size pass together.
-    fn encode(&self, views: &[View]) -> Tensor {
-        let groups = views.chunk_by(|a, b| a.x.size() == b.x.size());
-        let features = groups.map(|group| {
-            let x: Vec<&Tensor> = group.iter().map(|view| &view.x).collect();
-            self.network.encoder.forward(&Tensor::cat(&x, 0), true)
-        });
-        Tensor::cat(&features.collect::<Vec<_>>(), 0)
-    }
-
     /// q of large crop `t` from its embeddings [N, D] and scores [N, K], with the queue's before them once it is full.
     /// When that is depends on the step alone.
     fn codes(&self, t: usize, z: &Tensor, scores: &Tensor, at: Progress) -> Tensor {
@@ -151,14 +141,11 @@ impl Define for SwAv {
     }
 
     fn new(config: Config, setup: &Setup) -> Result<SwAv> {
-        let (views, expected) = (setup.views.len(), 2 + config.small_crops);
-        ensure!(
-            views == 0 || views == expected,
-            "there are {views} tables of `views`; expected {expected}: two large crops and `small_crops` small ones"
-        );
+        setup.expect_views(2 + config.small_crops)?;
         let (path, image_size) = (&setup.path, setup.image()?.size as usize);
         ensure!(
             config.small_crops == 0
+                || !setup.views.is_empty()
                 || config.small_side(image_size) == image_size
                 || !matches!(setup.encoder, EncoderConfig::Vit { .. }),
             "small_crops is {}, but {} takes images of one size only; set method.small_crops to 0 or choose a ResNet",

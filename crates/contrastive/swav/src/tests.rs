@@ -4,7 +4,7 @@ use super::*;
 use selfsup_core::Device;
 use selfsup_core::Kind;
 use selfsup_core::golden::{self, close, far, fill, fixed, given, gradient_is, leaf, matrix, number};
-use selfsup_core::method::{ImageShape, Shape};
+use selfsup_core::method::{ImageShape, Shape, View};
 use selfsup_core::store::Store;
 
 fn sums(q: &Tensor, over: i64) -> Tensor {

@@ -101,8 +101,7 @@ pub struct Triplet {
 
 impl Method for Triplet {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let x = Tensor::cat(&[&batch.views[0].x, &batch.views[1].x], 0); // [2N, C, S, S]
-        let z = self.network.project(&x, true); // [2N, D]
+        let z = self.network.project_views(&batch.views); // [2N, D]
         let draw = (self.config.mining == Mining::Random).then(|| batch.uniform(Purpose::Mask, 2)); // [N, 2]
         let (l, active) = triplets(&z, draw.as_ref(), &self.config);
         Loss::new(l).with("active", active)
@@ -138,6 +137,7 @@ impl Define for Triplet {
     }
 
     fn new(config: Config, setup: &Setup) -> Result<Triplet> {
+        setup.expect_views(2)?;
         let Config { hidden, output, .. } = config;
         let style = MlpStyle { norm: true, hidden_bias: false, last_bias: false };
         let layers = if hidden > 0 { 2 } else { 1 };

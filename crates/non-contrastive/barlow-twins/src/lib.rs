@@ -27,7 +27,7 @@
 
 use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
-use selfsup_core::check::{above_zero, at_least_one, not_negative};
+use selfsup_core::check::{above_zero, at_least_one, not_negative, one_to};
 use selfsup_core::head::{Mlp, MlpStyle, Network, widths};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
@@ -150,7 +150,7 @@ impl Define for BarlowTwins {
         above_zero("scale", config.scale)?;
         at_least_one("hidden", config.hidden)?;
         at_least_one("output", config.output)?;
-        at_least_one("layers", config.layers as i64)?;
+        one_to(64, "layers", config.layers)?;
         not_negative("temperature", config.temperature)?;
         ensure!(
             config.temperature == 0.0 || config.output > 1,
@@ -162,6 +162,7 @@ impl Define for BarlowTwins {
     }
 
     fn new(config: Config, setup: &Setup) -> Result<BarlowTwins> {
+        setup.expect_views(2)?;
         let Config { hidden, output, layers, norm, predictor, shared, .. } = config;
         let path = &setup.path;
         let style = MlpStyle { norm, hidden_bias: !norm, last_bias: false };

@@ -23,7 +23,7 @@
 
 use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
-use selfsup_core::check::{above_zero, at_least_one, not_negative, share};
+use selfsup_core::check::{above_zero, at_least_one, not_negative, one_to, share};
 use selfsup_core::ema::Ema;
 use selfsup_core::head::{Mlp, MlpStyle, Network, widths};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
@@ -124,14 +124,15 @@ impl Define for Byol {
         share("tau_end", config.tau_end)?;
         at_least_one("hidden", config.hidden)?;
         at_least_one("output", config.output)?;
-        at_least_one("layers", config.layers as i64)?;
-        at_least_one("predictor_layers", config.predictor_layers as i64)?;
+        one_to(64, "layers", config.layers)?;
+        one_to(64, "predictor_layers", config.predictor_layers)?;
         above_zero("predictor_rate", config.predictor_rate)?;
         not_negative("negatives", config.negatives)?;
         above_zero("temperature", config.temperature)
     }
 
     fn new(config: Config, setup: &Setup) -> Result<Byol> {
+        setup.expect_views(2)?;
         let path = &setup.path;
         let Config { hidden, output, layers, predictor_layers, predictor_rate, .. } = config;
         let projector = widths(layers, hidden, output);

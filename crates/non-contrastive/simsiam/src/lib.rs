@@ -14,13 +14,14 @@
 //! 1. The rate changes by step, not by epoch as in the authors' code.
 //! 2. A layer of a head has a bias where no norm follows it, so the heads without norms (`norm`) have biases. The paper
 //!    does not say.
-//! 3. VICReg's terms, which its table 4 adds, are weighted as in its own loss, on projections as they are.
-//! 4. The last layer of the projector has no bias. The authors' code has one that is never trained; the norm behind it
+//! 3. The last layer of the projector has no bias. The authors' code has one that is never trained; the norm behind it
 //!    takes it out.
+//! 4. The norm at the predictor's output (`norm = "all"`) has neither weight nor bias, like that of the projector.
+//! 5. VICReg's terms, which its table 4 adds, are weighted as in its own loss, on projections as they are.
 
 use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
-use selfsup_core::check::{at_least_one, not_negative};
+use selfsup_core::check::{at_least_one, not_negative, one_to};
 use selfsup_core::head::{Mlp, MlpStyle, Network, widths};
 use selfsup_core::loss::{covariance, variance};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
@@ -70,23 +71,19 @@ impl Define for SimSiam {
     type Config = Config;
 
     fn check(config: &Config) -> Result<()> {
-        at_least_one("layers", config.layers as i64)?;
+        one_to(64, "layers", config.layers)?;
         at_least_one("hidden", config.hidden)?;
         at_least_one("output", config.output)?;
         at_least_one("predictor_hidden", config.predictor_hidden)?;
-        at_least_one("pairs", config.pairs as i64)?;
+        one_to(32, "pairs", config.pairs)?;
         not_negative("variance", config.variance)?;
         not_negative("covariance", config.covariance)
     }
 
     fn new(config: Config, setup: &Setup) -> Result<SimSiam> {
         let Config { layers, hidden, output, predictor_hidden, norm, pairs, .. } = config;
-        let (path, views) = (&setup.path, setup.views.len());
-        let expected = 2 * pairs;
-        ensure!(
-            views == 0 || views == expected,
-            "there are {views} tables of `views`; expected {expected}: two a pair"
-        );
+        setup.expect_views(2 * pairs)?;
+        let path = &setup.path;
         let style = |last_bias| MlpStyle { norm: norm != Norm::None, hidden_bias: norm == Norm::None, last_bias };
         let widths = widths(layers, hidden, output);
         let network = match norm {

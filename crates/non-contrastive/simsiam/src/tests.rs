@@ -158,7 +158,7 @@ fn asymmetric_twice_is_the_mean_over_two_pairs_of_views() {
     let mut setup = setup(&store, "convnet-tiny", 8);
     setup.views = vec![Recipe::default(); 2];
     let refused = SimSiam::new(small(Config { pairs: 2, ..Config::default() }), &setup).err().expect("a refusal");
-    assert!(refused.to_string().starts_with("there are 2 tables of `views`; expected 4"), "{refused}");
+    assert!(refused.to_string().starts_with("`views` has 2 recipes, but the loss takes 4"), "{refused}");
 }
 
 /// Trained variables below `place`, without it.

@@ -23,7 +23,7 @@
 use anyhow::{Result, ensure};
 use selfsup_core::Tensor;
 use selfsup_core::augment::Recipe;
-use selfsup_core::check::{at_least_one, not_negative};
+use selfsup_core::check::{at_least_one, not_negative, one_to};
 use selfsup_core::head::{MlpStyle, Network, widths};
 use selfsup_core::loss::{covariance, variance};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
@@ -128,10 +128,11 @@ impl Define for VicReg {
         ensure!(sum > 0.0, "invariance, variance and covariance are 0; expected at least one above 0");
         at_least_one("hidden", config.hidden)?;
         at_least_one("output", config.output)?;
-        at_least_one("layers", config.layers as i64)
+        one_to(64, "layers", config.layers)
     }
 
     fn new(config: Config, setup: &Setup) -> Result<VicReg> {
+        setup.expect_views(2)?;
         let Config { hidden, output, layers, .. } = config;
         let style = MlpStyle { norm: true, hidden_bias: true, last_bias: false };
         let build = |path: &Path| Network::new(path, setup, &widths(layers, hidden, output), style);
