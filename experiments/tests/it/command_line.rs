@@ -76,7 +76,7 @@ fn mistakes_are_told_in_one_line() {
         (&["pretrain", "simclr", "train.epochs"], &["train.epochs", "key=value"]),
         (&["pretrain", "simclr", "train.epochs=0"], &["`train.epochs`", "at least 1"]),
         (&["pretrain", "simclr", "method.temperature=-1.0"], &["temperature", "-1", "above 0"]),
-        (&["pretrain", "simclr/cpu", "views=[{flip=0.5}]"], &["`views` has 1 recipe", "simclr compares 2 views"]),
+        (&["pretrain", "simclr/cpu", "views=[{flip=0.5}]"], &["`views` has 1 recipe", "the loss takes 2"]),
         (
             &["pretrain", "simclr/cpu", "encoder=vit-micro/7", "views=[{size=14}, {size=14}]"],
             &["14 pixels", "vit-micro/7", "convolutional"],
