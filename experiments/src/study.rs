@@ -136,7 +136,10 @@ impl Study {
     }
 
     /// What was published for its runs.
-    fn published(&self) -> Result<Vec<Published>> {
+    ///
+    /// # Errors
+    /// If a configuration cannot be resolved, or nothing says whose a number is.
+    pub fn published(&self) -> Result<Vec<Published>> {
         let numbers = self.configs()?;
         let numbers = numbers.into_iter().filter_map(|(config, value)| Some((config, value?)));
         let of = |(config, value): (RunConfig, f64)| {

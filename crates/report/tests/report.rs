@@ -2,6 +2,7 @@
 
 use selfsup_report::figure::{Axes, Panel, Series, bars, lines, matrix, panels, ranks, scatter};
 use selfsup_report::html::{Card, Page};
+use selfsup_report::published::{self, Published};
 use selfsup_report::results::{self, COLUMNS, Row, Status};
 use selfsup_report::table::{Kind, Table, own_tasks, summarise};
 use selfsup_report::{file, metrics, tensorboard};
@@ -397,6 +398,35 @@ fn cost_is_the_mean_time_of_runs() {
     assert!(!drawn.svg.contains("random"), "nobody trained it");
     let few: Vec<Row> = rows.into_iter().filter(|row| ["random", "byol"].contains(&row.method.as_str())).collect();
     assert_eq!(scatter(&summarise(&few).expect("a table")[0], 0).expect("no error"), None);
+}
+
+#[test]
+fn published_numbers_stand_beside_ours() {
+    let of = |hash: &str, protocol: &str, value| Published {
+        config_hash: hash.into(),
+        protocol: protocol.into(),
+        metric: "accuracy".into(),
+        value,
+        source: "a paper, table 1".into(),
+    };
+    let other = |row: Row| Row { config_hash: "ffffffff".into(), ..row };
+    let mut rows =
+        vec![row("simclr", "knn", 0, 0.8), row("simclr", "knn", 1, 0.82), other(row("byol", "linear", 0, 0.5))];
+    rows.push(other(diverged("byol", 1)));
+    let numbers = [of("0a1b2c3d", "knn", 0.9), of("ffffffff", "knn", 0.7), of("nobody", "knn", 0.6)];
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("published.csv");
+    published::write(&path, &numbers).expect("written");
+    let listing = published::beside(&rows, &published::read(&path).expect("what was written can be read"));
+    let ours = listing.lines.iter().map(|line| [line[0].as_str(), line[5].as_str(), line[6].as_str()]);
+    assert_eq!(
+        ours.collect::<Vec<_>>(),
+        [["simclr", "81.00 ± 1.41 (n=2)", "90.00"], ["byol", "diverged", "70.00"]],
+        "no line for a configuration without rows"
+    );
+    fs::write(&path, "config_hash,protocol,metric,value,source\nx,knn,accuracy,much,y\n").expect("written");
+    let error = published::read(&path).expect_err("a refusal").to_string();
+    assert!(error.contains("line 2") && error.contains("such as 0.9074, found `much`"), "{error}");
 }
 
 #[test]

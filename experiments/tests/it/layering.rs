@@ -214,9 +214,8 @@ fn every_preset_is_known_commented_and_resolves() {
 #[test]
 fn every_study_resolves() {
     let mut studies = 0;
-    for path in
-        fs::read_dir(workspace().join("experiments/studies")).expect("studies").map(|e| e.expect("an entry").path())
-    {
+    let files = |folder: &str| fs::read_dir(workspace().join("experiments").join(folder)).expect("studies");
+    for path in files("studies").chain(files("papers")).map(|e| e.expect("an entry").path()) {
         let study = Study::read(&path, &[]).unwrap_or_else(|e| panic!("{}: {e:#}", path.display()));
         assert_eq!(
             path.file_stem().and_then(|s| s.to_str()),
@@ -226,6 +225,8 @@ fn every_study_resolves() {
         let runs = study.runs().unwrap_or_else(|e| panic!("{}: {e:#}", path.display()));
         let ids: BTreeSet<String> = runs.iter().map(|config| config.run_id().expect("an id")).collect();
         assert_eq!(ids.len(), runs.len(), "{}: two runs would share a folder", path.display());
+        let published = study.published().unwrap_or_else(|e| panic!("{}: {e:#}", path.display()));
+        assert_eq!(published.is_empty(), path.parent().is_some_and(|p| p.ends_with("studies")), "{}", path.display());
         studies += 1;
     }
     assert!(studies > 0);
