@@ -33,6 +33,8 @@ pub(crate) enum Format {
     Cifar100,
     Stl10,
     JpegCopy,
+    /// Imagenette: `train/` and `val/` with a folder a class, named by WordNet's numbers.
+    Imagenette,
     /// The bundled text: windows of it or single speeches, in characters or in pieces of words.
     Shakespeare {
         speeches: bool,
@@ -69,7 +71,7 @@ impl Format {
 
     /// Whether what is downloaded is an archive to be unpacked.
     pub(crate) fn is_unpacked(self) -> bool {
-        matches!(self, Format::Cifar10 | Format::Cifar100 | Format::Stl10)
+        matches!(self, Format::Cifar10 | Format::Cifar100 | Format::Stl10 | Format::Imagenette)
     }
 }
 
@@ -173,6 +175,19 @@ pub(crate) const CIFAR10_CLASSES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 pub(crate) const STL10_CLASSES: [&str; 10] =
     ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"];
+/// WordNet's numbers, as its folders are called, and what they stand for.
+pub(crate) const IMAGENETTE_CLASSES: [(&str, &str); 10] = [
+    ("n01440764", "tench"),
+    ("n02102040", "English springer"),
+    ("n02979186", "cassette player"),
+    ("n03000684", "chain saw"),
+    ("n03028079", "church"),
+    ("n03394916", "French horn"),
+    ("n03417042", "garbage truck"),
+    ("n03425413", "gas pump"),
+    ("n03445777", "golf ball"),
+    ("n03888257", "parachute"),
+];
 #[rustfmt::skip]
 pub(crate) const CIFAR100_CLASSES: [&str; 100] = [
     "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle",
@@ -190,6 +205,7 @@ pub(crate) const CIFAR100_CLASSES: [&str; 100] = [
 const FASHION: &[&str] = &["http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"];
 const MNIST: &[&str] = &["https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"];
 const CIFAR: &[&str] = &["https://www.cs.toronto.edu/~kriz/"];
+const IMAGENETTE: &[&str] = &["https://s3.amazonaws.com/fast-ai-imageclas/"];
 const STL: &[&str] = &["http://ai.stanford.edu/~acoates/stl10/"];
 
 const TRAIN_IMAGES: &str = "train-images-idx3-ubyte.gz";
@@ -314,7 +330,7 @@ const FASHION_10K: &[Source] = &[
     bundled(TEST_LABELS, 2_008, "234596aeb6eb48133ec99a62541f90bc0728c9559a681f1e0638037462458f2c"),
 ];
 
-static ENTRIES: [Entry; 20] = [
+static ENTRIES: [Entry; 21] = [
     Entry {
         name: "fashion-mnist-10k",
         summary: "10,000 + 2,000 grey images 28 x 28, 10 classes: the first of each class of Fashion-MNIST; bundled",
@@ -417,6 +433,15 @@ static ENTRIES: [Entry; 20] = [
             ("test_X.bin", "7f263ba9f9e0b06b93213547f721ac82"),
             ("test_y.bin", "36f9794fa4beb8a2c72628de14fa638e"),
         ],
+    },
+    Entry {
+        name: "imagenette",
+        summary: "9,469 + 3,925 colour images, shorter side 160, 10 classes of ImageNet that differ much (99 MB)",
+        licence: "images from ImageNet: research and teaching only; the choice of them Apache-2.0 (fast.ai)",
+        format: Format::Imagenette,
+        folder: "imagenette2-160",
+        sources: &[published("imagenette2-160.tgz", None, "e793b78cc4c9e9a4ccc0c1155377a412", IMAGENETTE)],
+        members: &[],
     },
     Entry {
         name: "cifar10-jpeg75",

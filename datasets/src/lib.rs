@@ -9,6 +9,7 @@
 //! | `fashion-mnist`, `mnist` | `ROOT/FashionMNIST/raw`, `ROOT/MNIST/raw`: IDX files, packed or not |
 //! | `cifar10`, `cifar100` | `ROOT/cifar-10-batches-bin`, `ROOT/cifar-100-binary`: the binary versions |
 //! | `stl10` | `ROOT/stl10_binary`; the 100,000 unlabelled images stay on disk |
+//! | `imagenette` | `ROOT/imagenette2-160`: JPEG files in folders of classes, decoded when asked for |
 //! | `cifar10-jpeg75` | `ROOT/cifar10-jpeg75.tar.gz` or the folder `ROOT/cifar10-jpeg75`: CIFAR-10 after JPEG of quality 75 |
 //! | `emoji-mini` | 1,435 bundled emoji 32 x 32 with captions |
 //! | `emoji` | `ROOT/emoji-captions-64.tar.gz` or the folder `ROOT/emoji-captions`: 3,786 emoji 64 x 64 with captions |

@@ -213,6 +213,20 @@ pub(crate) fn load_entry(entry: &Entry, root: &Path) -> Result<Dataset> {
             );
             Ok(Dataset { unlabelled: Some(Part::unlabelled(unlabelled)), ..labelled })
         }
+        Format::Imagenette => {
+            let set = folder::open(&folder)?;
+            let (ids, names): (Vec<&str>, Vec<&str>) = catalogue::IMAGENETTE_CLASSES.into_iter().unzip();
+            let test = set.test.as_ref().and_then(|part| part.labels.as_deref()).unwrap_or_default();
+            ensure!(
+                set.classes == ids && (0..10).all(|class| test.contains(&class)),
+                "{} is not Imagenette: expected train/ and val/ with the ten folders {} to {} each",
+                folder.display(),
+                ids[0],
+                ids[9]
+            );
+            let classes = names.into_iter().map(String::from).collect();
+            Ok(Dataset { name: entry.name.into(), classes, ..set })
+        }
         Format::JpegCopy => {
             let archive = root.join(entry.sources[0].file);
             let path = if folder.is_dir() { &folder } else { &archive };

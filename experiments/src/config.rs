@@ -221,6 +221,12 @@ impl RunConfig {
         self.method.get("name").and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// What a reader knows it by: method, variant, encoder and seed.
+    pub fn label(&self) -> String {
+        let variant = if self.variant.is_empty() { String::new() } else { format!(" ({})", self.variant) };
+        format!("{}{variant} {} seed {}", self.name(), self.encoder, self.seed)
+    }
+
     /// The method's own settings.
     pub fn settings(&self) -> Table {
         self.method.iter().filter(|(key, _)| *key != "name").map(|(k, v)| (k.clone(), v.clone())).collect()

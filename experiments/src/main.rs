@@ -205,7 +205,7 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
             }
             if dry_run {
                 for config in study.runs()? {
-                    println!("{} {} {} seed {}", config.run_id()?, config.name(), config.encoder, config.seed);
+                    println!("{} {}", config.run_id()?, config.label());
                 }
                 return Ok(ExitCode::SUCCESS);
             }
@@ -242,7 +242,7 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
             }
             if dry_run {
                 for config in claim::runs(&wanted)? {
-                    println!("{} {} {} seed {}", config.run_id()?, config.name(), config.encoder, config.seed);
+                    println!("{} {}", config.run_id()?, config.label());
                 }
                 return Ok(ExitCode::SUCCESS);
             }
@@ -322,7 +322,7 @@ fn estimate(study: &Study, machine: &Machine) -> Result<()> {
             known.insert(hash.clone(), seconds.with_context(|| format!("in {}", config.name()))?);
         }
         if let Some(seconds) = known[&hash] {
-            println!("{} {} seed {}: {}", config.run_id()?, config.encoder, config.seed, duration(seconds));
+            println!("{} {}: {}", config.run_id()?, config.label(), duration(seconds));
             all += seconds;
         }
     }

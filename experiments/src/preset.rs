@@ -24,17 +24,17 @@ presets! {
     "augself": "cpu", "cifar10";
     "vq-gan": "cpu", "imagenet-f16";
     "dall-e": "cpu", "cpu-dvae", "cpu-classes", "cpu-classes-dvae", "emoji", "emoji-dvae", "paper", "paper-dvae";
-    "simclr": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenet-resnet50";
-    "moco": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenet-resnet50", "imagenet-resnet50-v1";
+    "simclr": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenette-lightly", "imagenet-resnet50";
+    "moco": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenette-lightly", "imagenet-resnet50", "imagenet-resnet50-v1";
     "instdisc": "cpu", "cifar10", "imagenet-resnet50";
     "triplet": "cpu", "imagenet-resnet50";
     "deepcluster": "cpu", "cpu-v2", "cifar10-solo-2021", "cifar10-solo-yaml", "imagenet-resnet50", "imagenet-resnet50-v2";
-    "swav": "cpu", "cpu-multicrop", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenet-resnet50";
+    "swav": "cpu", "cpu-multicrop", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenette-lightly", "imagenet-resnet50";
     "interclr": "cpu", "imagenet-resnet50";
-    "barlow-twins": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenet-resnet50";
-    "byol": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenet-resnet50";
-    "simsiam": "cpu", "cifar10", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenet-resnet50", "stl10-augself";
-    "vicreg": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "imagenet-resnet50";
+    "barlow-twins": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenette-lightly", "imagenet-resnet50";
+    "byol": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenette-lightly", "imagenet-resnet50";
+    "simsiam": "cpu", "cifar10", "cifar10-solo-2021", "cifar10-solo-yaml", "cifar10-lightly", "imagenette-lightly", "imagenet-resnet50", "stl10-augself";
+    "vicreg": "cpu", "cifar10-solo-2021", "cifar10-solo-yaml", "imagenette-lightly", "imagenet-resnet50";
 }
 
 /// The settings of a preset.

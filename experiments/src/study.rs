@@ -237,7 +237,7 @@ pub fn execute_all(
         if place.stop.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        eprintln!("[{}/{}] {} {} seed {}", i + 1, configs.len(), config.name(), config.encoder, config.seed);
+        eprintln!("[{}/{}] {}", i + 1, configs.len(), config.label());
         let mut run = || {
             if !data.contains_key(&config.data) {
                 data.insert(config.data.clone(), selfsup_datasets::load(&config.data, &place.machine.data_root)?);

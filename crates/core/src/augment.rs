@@ -48,8 +48,8 @@ pub fn param(params: &Tensor, name: &str) -> Tensor {
 /// How one view is made: a row of a paper's augmentation table.
 ///
 /// The order is fixed: crop and resize, flip, colour jitter, grey, blur, solarise, normalise.
-/// Without a crop the whole image is resized to the view, whatever its aspect ratio; resizing is bilinear and
-/// antialiased. Images of one channel have no colour: saturation, hue and grey leave them as they are.
+/// Without a crop the largest central square is resized to the view; resizing is bilinear and antialiased. Images of one
+/// channel have no colour: saturation, hue and grey leave them as they are.
 /// The default changes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,6 +8,23 @@ use crate::store::Path;
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
+/// The rows of `x` through `f` in `groups` consecutive parts of almost equal size, of two rows at least: each part has
+/// the batch statistics that it would have on a GPU of its own.
+pub fn in_groups(x: &Tensor, groups: i64, f: impl Fn(&Tensor) -> Tensor) -> Tensor {
+    let parts: Vec<Tensor> = x.tensor_split(groups.min(x.size()[0] / 2).max(1), 0).iter().map(f).collect();
+    Tensor::cat(&parts, 0)
+}
+
+/// [`in_groups`] with the parts drawn from the batch in `order`, a permutation [N]; rows come back in the order of `x`.
+/// MoCo's shuffled BatchNorm (He et al. 2019, section 3.3): the parts of keys hold other images than those of queries, or
+/// statistics would tell which key belongs to a query.
+pub fn in_shuffled_groups(x: &Tensor, order: &Tensor, groups: i64, f: impl Fn(&Tensor) -> Tensor) -> Tensor {
+    if groups == 1 {
+        return f(x);
+    }
+    in_groups(&x.index_select(0, order), groups, f).index_select(0, &order.argsort(0, false))
+}
+
 /// Linear layers with ReLU between them: the projector and the predictor of the joint-embedding methods.
 pub struct Mlp {
     layers: Vec<(Linear, Option<BatchNorm>)>,
@@ -137,6 +154,27 @@ mod tests {
     #[test]
     fn widths_end_with_the_output() {
         assert_eq!([0, 1, 3].map(|layers| widths(layers, 5, 2)), [vec![], vec![2], vec![5, 5, 2]]);
+    }
+
+    #[test]
+    fn groups_have_at_least_two_images_and_shuffled_ones_come_back_in_order() {
+        let order = |n: i64| ((Tensor::arange(n, (Kind::Int64, Device::Cpu)) * 5 + 3).remainder(n)).argsort(0, false);
+        let sizes = |n: i64, groups: i64| {
+            let seen = std::cell::RefCell::new(Vec::new());
+            let x = crate::golden::matrix(0.1, n, 1);
+            let f = |part: &Tensor| {
+                seen.borrow_mut().push(part.size()[0]);
+                part.shallow_clone()
+            };
+            assert_eq!(in_groups(&x, groups, f), x);
+            assert_eq!(in_shuffled_groups(&x, &order(n), groups, |part| part + part.mean(None) * 0.0), x);
+            seen.into_inner()
+        };
+        assert_eq!(sizes(8, 4), [2, 2, 2, 2]);
+        assert_eq!(sizes(7, 3), [3, 2, 2]);
+        assert_eq!(sizes(7, 8), [3, 2, 2]);
+        assert_eq!(sizes(2, 8), [2]);
+        assert_eq!(sizes(4, 1), [4]);
     }
 
     #[test]

@@ -205,6 +205,29 @@ fn the_jpeg_copy_reads_from_folder_and_archive_alike() {
     );
 }
 
+#[test]
+fn imagenette_has_the_names_of_its_classes() {
+    let names: Vec<String> = crate::catalogue::IMAGENETTE_CLASSES
+        .iter()
+        .flat_map(|(id, _)| ["train", "val"].map(|part| format!("imagenette2-160/{part}/{id}/a.JPEG")))
+        .collect();
+    let files: Vec<(&str, Vec<u8>)> = names.iter().map(|name| (name.as_str(), encoded(true, 12, 9))).collect();
+    let (_folder, root) = tree(&files);
+    fs::write(root.join("imagenette2-160/noisy_imagenette.csv"), "path").expect("a written file");
+    let set = load("imagenette", &root).expect("a right folder");
+    assert_eq!(
+        (set.name.as_str(), &set.classes[..2]),
+        ("imagenette", &["tench".into(), "English springer".into()][..])
+    );
+    assert_eq!((set.train.labels.clone(), channels(&set.train)), (Some((0..10).collect()), 3));
+    assert_eq!(set.test.expect("a test part").labels, Some((0..10).collect()));
+    let of = |part: &str, id: &str| root.join("imagenette2-160").join(part).join(id);
+    fs::remove_dir_all(of("val", "n03888257")).expect("removed");
+    says(load("imagenette", &root), &["is not Imagenette", "n01440764 to n03888257"]);
+    fs::rename(of("train", "n03888257"), of("train", "n00000000")).expect("moved");
+    says(load("imagenette", &root), &["is not Imagenette"]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]

@@ -20,6 +20,8 @@ claims! {
     "stop-gradient-is-needed",
     "simsiam-needs-a-predictor",
     "fixed-predictor-fails",
+    "byol-summed-or-averaged",
+    "contrastive-is-more-uniform",
     "decorrelation",
     "batch-size-robustness",
     "encoder-beats-projector",

@@ -46,6 +46,9 @@ pub struct Config {
     pub update_every: i64,
     /// Clusters of fewer images are dissolved.
     pub min_size: i64,
+    /// G, parts of the batch with BatchNorm statistics of their own, as on so many GPUs; the keys' hold other images than
+    /// the queries'. 1: the whole batch.
+    pub groups: i64,
 }
 
 impl Default for Config {
@@ -65,6 +68,7 @@ impl Default for Config {
             online: true,
             update_every: 10,
             min_size: 20,
+            groups: 8,
         }
     }
 }

@@ -20,7 +20,7 @@
 //!
 //! Where this departs from the paper:
 //! 1. The numbers are those of the authors' code (mmselfsup), which the paper names as its own.
-//! 2. Keys are not shuffled among devices: there is one. Queries and keys are normalised by batches of the same images.
+//! 2. The devices are `groups`: the batch passes in G parts, those of the keys drawn from it in an order of their own.
 //! 3. An image is never its own positive, unless it is alone in its cluster. The authors' code allows it.
 //! 4. Negatives are drawn with replacement, from the nearest rows of another label. The authors' code draws without
 //!    it from the nearest rows of all labels, and again where the label is the image's own.
@@ -34,7 +34,7 @@ use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::Plain;
 use selfsup_core::check::{above_zero, at_least_one, share};
 use selfsup_core::ema::Ema;
-use selfsup_core::head::{MlpStyle, Network};
+use selfsup_core::head::{MlpStyle, Network, in_groups, in_shuffled_groups};
 use selfsup_core::loss::info_nce;
 use selfsup_core::memory::Queue;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
@@ -60,15 +60,17 @@ pub struct InterClr {
 
 impl Method for InterClr {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let Config { temperature: tau, weight: w, margin: m, negatives, online, .. } = self.config;
-        let q = normalise(&self.query.project(&batch.views[0].x, true)); // [N, D]
-        let k = no_grad(|| normalise(&self.key.project(&batch.views[1].x, true)));
+        let Config { temperature: tau, weight: w, margin: m, negatives, groups, online, .. } = self.config;
+        let (places, u) = (batch.places(), batch.uniform(Purpose::Mask, 2 + negatives as usize));
+        let order = u.select(1, 1 + negatives).argsort(0, false); // [N]: of the keys
+        let q = normalise(&in_groups(&batch.views[0].x, groups, |x| self.query.project(x, true))); // [N, D]
+        let key = |x: &Tensor| self.key.project(x, true);
+        let k = no_grad(|| normalise(&in_shuffled_groups(&batch.views[1].x, &order, groups, key)));
 
         let (positive, queue) = (dot(&q, &k), q.matmul(&self.queue.rows().tr())); // [N], [N, K]
         let intra = info_nce(&positive, &queue, tau);
         let accuracy = positive.gt_tensor(&queue.amax([-1].as_slice(), false)).to_kind(Kind::Float).mean(None);
 
-        let (places, u) = (batch.places(), batch.uniform(Purpose::Mask, 1 + negatives as usize));
         let s = q.matmul(&self.clusters.rows().tr()); // [N, n]
         let partner = self.clusters.partner(&places, &u.select(1, 0)).unsqueeze(-1); // [N, 1]
         let others = self.clusters.others(&s.detach(), &places, &u.narrow(1, 1, negatives), &self.config); // [N, M]
@@ -124,7 +126,7 @@ impl Define for InterClr {
     type Config = Config;
 
     fn check(config: &Config) -> Result<()> {
-        let &Config { queue, hidden, output, clusters, negatives, nearest, update_every, min_size, .. } = config;
+        let &Config { queue, hidden, output, clusters, negatives, nearest, update_every, min_size, groups, .. } = config;
         above_zero("temperature", config.temperature)?;
         share("tau", config.tau)?;
         share("weight", config.weight)?;
@@ -136,7 +138,8 @@ impl Define for InterClr {
         at_least_one("negatives", negatives)?;
         at_least_one("nearest", nearest)?;
         at_least_one("update_every", update_every)?;
-        at_least_one("min_size", min_size)
+        at_least_one("min_size", min_size)?;
+        at_least_one("groups", groups)
     }
 
     fn new(config: Config, setup: &Setup) -> Result<InterClr> {

@@ -32,7 +32,7 @@ use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one, share};
 use selfsup_core::ema::Ema;
-use selfsup_core::head::{MlpStyle, Network, widths};
+use selfsup_core::head::{MlpStyle, Network, in_groups, in_shuffled_groups, widths};
 use selfsup_core::loss::{info_nce, info_nce_symmetric};
 use selfsup_core::memory::Queue;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
@@ -187,18 +187,9 @@ impl Define for MoCo {
 impl MoCo {
     /// f_k(x), its parts drawn from the batch in `order`, a permutation [N]; rows come back in the order of `x`.
     fn keys(&self, x: &Tensor, order: &Tensor) -> Tensor {
-        let project = |x: &Tensor| in_groups(x, self.config.groups, |part| self.key.project(part, true));
-        if self.config.groups == 1 || !self.config.shuffle {
-            return project(x);
-        }
-        project(&x.index_select(0, order)).index_select(0, &order.argsort(0, false))
+        let (groups, project) = (self.config.groups, |part: &Tensor| self.key.project(part, true));
+        if self.config.shuffle { in_shuffled_groups(x, order, groups, project) } else { in_groups(x, groups, project) }
     }
-}
-
-/// The rows of `x` through `f` in `groups` consecutive parts of almost equal size, of two rows at least.
-fn in_groups(x: &Tensor, groups: i64, f: impl Fn(&Tensor) -> Tensor) -> Tensor {
-    let parts: Vec<Tensor> = x.tensor_split(groups.min(x.size()[0] / 2).max(1), 0).iter().map(f).collect();
-    Tensor::cat(&parts, 0)
 }
 
 /// q . k and q queue' of unit rows, [N, C], [N, C], [K, C] -> [N], [N, K].

@@ -196,25 +196,6 @@ fn the_order_of_the_keys_is_of_the_epoch() {
 }
 
 #[test]
-fn groups_have_at_least_two_images() {
-    let sizes = |n: i64, groups: i64| {
-        let seen = std::cell::RefCell::new(Vec::new());
-        let x = matrix(0.1, n, 1);
-        let y = in_groups(&x, groups, |part| {
-            seen.borrow_mut().push(part.size()[0]);
-            part.shallow_clone()
-        });
-        assert_eq!(y, x);
-        seen.into_inner()
-    };
-    assert_eq!(sizes(8, 4), [2, 2, 2, 2]);
-    assert_eq!(sizes(7, 3), [3, 2, 2]);
-    assert_eq!(sizes(7, 8), [3, 2, 2]);
-    assert_eq!(sizes(2, 8), [2]);
-    assert_eq!(sizes(5, 1), [5]);
-}
-
-#[test]
 fn the_symmetric_form_is_the_mean_of_both_directions_each_with_its_queue() {
     let store = Store::new(0, Device::Cpu);
     let mut method = build(&store, Config { symmetric: true, ..small() });

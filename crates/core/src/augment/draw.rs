@@ -121,9 +121,11 @@ impl Crop {
 }
 
 impl Draw {
-    /// The box that becomes the view, of an image of `height` x `width` pixels.
+    /// The box that becomes the view, of an image of `height` x `width` pixels: without a crop the largest central square.
     pub fn crop_box(&self, height: usize, width: usize) -> CropBox {
-        self.crop.unwrap_or(CropBox { top: 0, left: 0, height, width })
+        let side = height.min(width);
+        let square = CropBox { top: (height - side) / 2, left: (width - side) / 2, height: side, width: side };
+        self.crop.unwrap_or(square)
     }
 
     /// The row of [`crate::method::View::params`] that records this draw; columns as in [`PARAMS`].

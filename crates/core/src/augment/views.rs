@@ -132,7 +132,7 @@ fn render_repeats(
     })
 }
 
-/// What evaluation sees of the samples `index`, nothing random. Images [B, C, S, S]: the whole image, resized
+/// What evaluation sees of the samples `index`, nothing random. Images [B, C, S, S]: the largest central square, resized
 /// (antialiased) if it is not `size` x `size`, normalised. Tokens [B, T] and series [B, C, T], normalised: their first
 /// `size` steps.
 ///
