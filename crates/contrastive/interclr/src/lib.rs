@@ -126,7 +126,8 @@ impl Define for InterClr {
     type Config = Config;
 
     fn check(config: &Config) -> Result<()> {
-        let &Config { queue, hidden, output, clusters, negatives, nearest, update_every, min_size, groups, .. } = config;
+        let &Config { queue, hidden, output, clusters, negatives, nearest, update_every, min_size, groups, .. } =
+            config;
         above_zero("temperature", config.temperature)?;
         share("tau", config.tau)?;
         share("weight", config.weight)?;
