@@ -197,19 +197,18 @@ fn verify_unpacked(entry: &Entry, folder: &Path) -> Result<Vec<String>> {
     let list = folder.join(SUMS);
     if list.is_file() {
         let text = std::fs::read_to_string(&list).with_context(|| format!("cannot read {}", list.display()))?;
-        let many = text.lines().count() > MANY;
-        if many {
-            lines.push(format!("{}: {} files, sha256 as when unpacked", folder.display(), text.lines().count()));
-        }
+        let mut checked = Vec::new();
         for line in text.lines() {
             let Some((expected, name)) = line.split_once("  ") else {
                 bail!("{}: expected a sum, two spaces and a name, found `{line}`", list.display());
             };
             let found = sum::sha256(&folder.join(name))?;
             ensure!(expected == found, "{}: expected sha256 {expected}, found {found}", folder.join(name).display());
-            if !many {
-                lines.push(format!("{}: sha256 {expected}, as when unpacked", folder.join(name).display()));
-            }
+            checked.push(format!("{}: sha256 {expected}, as when unpacked", folder.join(name).display()));
+        }
+        match checked.len() {
+            n if n > MANY => lines.push(format!("{}: {n} files, sha256 as when unpacked", folder.display())),
+            _ => lines.extend(checked),
         }
     } else if entry.members.is_empty() {
         lines.push(format!("{}: no sums are published for unpacked files, none checked", folder.display()));

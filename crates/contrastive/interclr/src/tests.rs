@@ -429,6 +429,24 @@ fn a_weight_of_zero_has_the_gradient_of_moco() {
 }
 
 #[test]
+fn keys_are_normalised_in_other_company_than_queries() {
+    let store = Store::new(0, Device::Cpu);
+    let mut method = method(&store, Config { groups: 3, ..small() });
+    begin(&mut method, at(0));
+    let batch = batch(&PLACES);
+    method.loss(&batch, at(0));
+    let newest = get(&store, "queue").narrow(0, 14, 6); // of 20: the newest keys come last
+    let order = batch.uniform(Purpose::Mask, 8).select(1, 7).argsort(0, false);
+    let alone = |pair: &Tensor| no_grad(|| method.key.project(&batch.views[1].x.index_select(0, pair), true));
+    for pair in order.split(2, 0) {
+        let keys = normalise(&alone(&pair));
+        // Unit rows, sums of f32 in another order.
+        assert!(number(&(newest.index_select(0, &pair) - keys).abs().max()) < 1e-5);
+    }
+    assert_ne!(whole(&order), [0, 1, 2, 3, 4, 5], "or nothing was shuffled");
+}
+
+#[test]
 fn the_key_network_follows_after_the_step() {
     for (tau, moved) in [(1.0, 0.0), (0.75, 0.25), (0.0, 1.0)] {
         let store = Store::new(0, Device::Cpu);
