@@ -15,7 +15,7 @@ pub fn in_groups(x: &Tensor, groups: i64, f: impl Fn(&Tensor) -> Tensor) -> Tens
     Tensor::cat(&parts, 0)
 }
 
-/// [`in_groups`] with the parts drawn from the batch in `order`, a permutation [N]; rows come back in the order of `x`.
+/// [`in_groups`] with the parts drawn from the batch in `order`, a permutation `[N]`; rows come back in the order of `x`.
 /// MoCo's shuffled BatchNorm (He et al. 2019, section 3.3): the parts of keys hold other images than those of queries, or
 /// statistics would tell which key belongs to a query.
 pub fn in_shuffled_groups(x: &Tensor, order: &Tensor, groups: i64, f: impl Fn(&Tensor) -> Tensor) -> Tensor {
