@@ -59,6 +59,14 @@ print("holm", holm.tolist())
 x, y = [1, 4, 16, 64, 254], [79.1, 80.0, 80.2, 81.7, 81.0]
 print(f"spearman {stats.spearmanr(x, y).statistic:.15g}")
 print(f"spearman with ties {stats.spearmanr([1, 2, 2, 3], [5, 7, 6, 6]).statistic:.15g}")
+# Of orders drawn by chance: all of them, for each seed.
+for k, r in [(3, [1.0, 0.5, 1.0, 1.0]), (4, [0.8, 0.4, 1.0]), (5, [0.3, 0.7]), (6, [0.6])]:
+    orders = itertools.permutations(range(k))
+    one = [1 - 6 * sum((i - j) ** 2 for i, j in enumerate(o)) / (k**3 - k) for o in orders]
+    sums = np.array([0.0])
+    for _ in r:
+        sums = np.add.outer(sums, one).ravel()
+    print(f"by chance {k} {r} {np.mean(sums >= sum(r) - 1e-9):.15g}")
 for k in [2, 3, 5, 10, 20]:
     print(f"range {k} {stats.studentized_range.ppf(0.95, k, np.inf):.12g}")
 

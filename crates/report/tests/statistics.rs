@@ -1,7 +1,8 @@
 //! Statistics against scipy and numpy (`golden.py`), and against all samples and all signs where these can be counted.
 
 use selfsup_report::statistics::{
-    Difference, bootstrap, exceeds, holm, mcnemar, paired, ranking, ranks, sd, spearman, t_quantile, wilcoxon,
+    Difference, bootstrap, exceeds, holm, mcnemar, paired, rank_correlation_exceeds_chance, ranking, ranks, sd,
+    spearman, t_quantile, wilcoxon,
 };
 
 fn close(ours: f64, expected: f64, tolerance: f64) {
@@ -125,6 +126,22 @@ fn rank_correlation_is_scipys() {
     close(of(&[1.0, 4.0, 16.0, 64.0, 254.0], &[79.1, 80.0, 80.2, 81.7, 81.0]), 0.9, 1e-15);
     close(of(&[1.0, 2.0, 2.0, 3.0], &[5.0, 7.0, 6.0, 6.0]), 0.5, 1e-15);
     assert_eq!(spearman(&[1.0, 1.0], &[1.0, 2.0]), None);
+}
+
+#[test]
+fn rank_correlations_by_chance_are_those_of_all_orders() {
+    let of = |values: &[f64], k: usize| rank_correlation_exceeds_chance(values, k).expect("a probability");
+    // Of all orders, counted.
+    close(of(&[1.0, 0.5, 1.0, 1.0], 3), 9.0 / 1296.0, 1e-15);
+    close(of(&[0.8, 0.4, 1.0], 4), 0.014829282407407407, 1e-15);
+    close(of(&[0.3, 0.7], 5), 0.09618055555555556, 1e-14);
+    close(of(&[0.6], 6), 87.0 / 720.0, 1e-15);
+    close(of(&[-1.0; 3], 4), 1.0, 1e-14);
+    // Ten are counted, eleven are not; the normal distribution comes near.
+    let (counted, normal) = (of(&[0.3; 4], 10), of(&[0.3; 4], 11));
+    assert!((counted - 0.036).abs() < 0.002 && (normal - 0.0289).abs() < 1e-3, "{counted} {normal}");
+    assert_eq!(rank_correlation_exceeds_chance(&[], 3), None);
+    assert_eq!(rank_correlation_exceeds_chance(&[1.0], 1), None);
 }
 
 #[test]
