@@ -7,7 +7,7 @@ use selfsup_experiments::config::{self, PROTOCOLS, RunConfig, parse_override};
 use selfsup_experiments::objective::{nine_digits, objective};
 use selfsup_experiments::reporting::{Report, methods_csv};
 use selfsup_experiments::run::{self, End, Folder, Machine};
-use selfsup_experiments::study::{Place, Study, compare};
+use selfsup_experiments::study::{Place, Shard, Study, compare, make};
 use selfsup_experiments::{claim, estimate, evaluation, first_stage, generation, preset, registry};
 use selfsup_report::results::{self, Row};
 use selfsup_report::table::colour_wanted;
@@ -96,6 +96,9 @@ enum Command {
         /// Time a step of every run, print how long each would train, and train nothing
         #[arg(long)]
         estimate: bool,
+        /// Make only the I-th of N shares of the runs, as in 1/2, and no table; without it the same command makes the table
+        #[arg(long, value_name = "I/N")]
+        shard: Option<Shard>,
     },
     /// What papers claim, as experiments with verdicts: claims.csv and a page
     Claim {
@@ -112,6 +115,9 @@ enum Command {
         /// Print the runs and do nothing
         #[arg(long)]
         dry_run: bool,
+        /// Make only the I-th of N shares of the runs, as in 1/2, and judge nothing; without it the same command judges
+        #[arg(long, value_name = "I/N")]
+        shard: Option<Shard>,
     },
     /// A method's loss on given embeddings, to hold against any other implementation
     Loss {
@@ -197,17 +203,15 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
         Command::Generate { ref run, ref captions, ref out } => {
             println!("{}", generation::draw(run, captions, out.as_deref(), &machine()?)?.display());
         }
-        Command::Compare { ref study, ref overrides, ref out, ref resume, dry_run, estimate } => {
+        Command::Compare { ref study, ref overrides, ref out, ref resume, dry_run, estimate, shard } => {
             let study = Study::read(study, &layers(None, overrides)?)?;
             if estimate {
                 self::estimate(&study, &machine()?)?;
                 return Ok(ExitCode::SUCCESS);
             }
-            if dry_run {
-                for config in study.runs()? {
-                    println!("{} {}", config.run_id()?, config.label());
-                }
-                return Ok(ExitCode::SUCCESS);
+            if dry_run || shard.is_some() {
+                let place = (out.join(&study.name), study.name.as_str());
+                return part(study.runs()?, shard, dry_run, place, resume == "auto", machine);
             }
             let stop = stop_flag()?;
             let compared = compare(&study, out, &machine()?, resume == "auto", &stop)?;
@@ -219,7 +223,7 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
                 return Ok(ExitCode::from(STOPPED));
             }
         }
-        Command::Claim { ref claims, list, ref class, ref out, dry_run } => {
+        Command::Claim { ref claims, list, ref class, ref out, dry_run, shard } => {
             ensure!(
                 list || class.is_some() || !claims.is_empty(),
                 "which claim? give names, or --class minutes for all of a class; `selfsup claim --list` shows them"
@@ -240,11 +244,8 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
                 }
                 return Ok(ExitCode::SUCCESS);
             }
-            if dry_run {
-                for config in claim::runs(&wanted)? {
-                    println!("{} {}", config.run_id()?, config.label());
-                }
-                return Ok(ExitCode::SUCCESS);
+            if dry_run || shard.is_some() {
+                return part(claim::runs(&wanted)?, shard, dry_run, (out.join("claims"), "claims"), true, machine);
             }
             return judge_claims(&wanted, class.as_deref(), out, &machine()?);
         }
@@ -285,6 +286,35 @@ fn layers(config: Option<&Path>, overrides: &[String]) -> Result<Vec<Table>> {
         layers.push(parse_override(text)?);
     }
     Ok(layers)
+}
+
+/// Makes the runs of one share, or prints those of all or of one; `place` is their folder and the name of their study.
+fn part(
+    mut configs: Vec<RunConfig>,
+    shard: Option<Shard>,
+    dry_run: bool,
+    place: (PathBuf, &str),
+    resume: bool,
+    machine: impl FnOnce() -> Result<Machine>,
+) -> Result<ExitCode> {
+    if let Some(shard) = shard {
+        configs = shard.share(configs)?;
+    }
+    if dry_run {
+        for config in configs {
+            println!("{} {}", config.run_id()?, config.label());
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (stop, (folder, study)) = (stop_flag()?, place);
+    let machine = machine()?;
+    let place = Place { folder: &folder, study, machine: &machine, stop: &stop };
+    if !make(&configs, &place, resume)? {
+        eprintln!("stopped; the same command goes on from here");
+        return Ok(ExitCode::from(STOPPED));
+    }
+    println!("{} runs are done; once all shares are, the same command without --shard makes the tables", configs.len());
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs and judges claims; their verdicts lie under the name of their class, or of the claim where there is one.

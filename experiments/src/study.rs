@@ -15,6 +15,7 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use toml::Table;
 
@@ -193,13 +194,7 @@ pub fn compare(study: &Study, out: &Path, machine: &Machine, resume: bool, stop:
         published::write(&folder.join("published.csv"), &published)?;
     }
     if !resume {
-        // At once, so that a run may use what an earlier one of this study has made: a tokenizer is trained once.
-        for config in &configs {
-            clear(&folder.join(config.run_id()?))?;
-            if let (None, Some(first)) = (folder_of(config), planned(config)?) {
-                clear(&folder.join(first.run_id()?))?;
-            }
-        }
+        clear_all(&configs, &folder)?;
     }
     let place = Place { folder: &folder, study: &study.name, machine, stop };
     let mut rows: Vec<Row> = Vec::new();
@@ -212,6 +207,87 @@ pub fn compare(study: &Study, out: &Path, machine: &Machine, resume: bool, stop:
         report.write(&folder, std::slice::from_ref(&folder))?;
     }
     Ok(Compared { folder, report, complete })
+}
+
+/// Removes what earlier calls made of these runs. At once, so that a run may use what an earlier one of this call has made:
+/// a tokenizer is trained once.
+fn clear_all(configs: &[RunConfig], folder: &Path) -> Result<()> {
+    for config in configs {
+        clear(&folder.join(config.run_id()?))?;
+        if let Some(first) = first_stage(config)? {
+            clear(&folder.join(first))?;
+        }
+    }
+    Ok(())
+}
+
+/// The folder beside the run's in which its first stage is trained, if it has one of its own.
+fn first_stage(config: &RunConfig) -> Result<Option<String>> {
+    match (folder_of(config), planned(config)?) {
+        (None, Some(first)) => first.run_id().map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// One of several shares of the runs of a study, for as many processes or machines with a folder in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// From 0.
+    index: usize,
+    count: usize,
+}
+
+impl FromStr for Shard {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Shard> {
+        let number = |text: &str| text.parse::<usize>().ok();
+        match text.split_once('/').and_then(|(i, n)| Some((number(i)?, number(n)?))) {
+            Some((i, count)) if 1 <= i && i <= count => Ok(Shard { index: i - 1, count }),
+            _ => bail!("expected I/N with 1 <= I <= N: 1/2 and 2/2 are the halves of the runs"),
+        }
+    }
+}
+
+impl Shard {
+    /// Its part of the runs, in their order. Runs that rest on the same first stage stay together, as two processes must not
+    /// train it at once.
+    ///
+    /// # Errors
+    /// If a configuration cannot be resolved.
+    pub fn share(self, configs: Vec<RunConfig>) -> Result<Vec<RunConfig>> {
+        let mut groups: HashMap<String, usize> = HashMap::new();
+        let mut share = Vec::new();
+        for config in configs {
+            let name = first_stage(&config)?.map_or_else(|| config.run_id(), Ok)?;
+            let next = groups.len();
+            if *groups.entry(name).or_insert(next) % self.count == self.index {
+                share.push(config);
+            }
+        }
+        Ok(share)
+    }
+}
+
+/// Makes runs, and no table of them. False: it was stopped.
+///
+/// # Errors
+/// If a run failed; the others are made all the same.
+pub fn make(configs: &[RunConfig], place: &Place, resume: bool) -> Result<bool> {
+    fs::create_dir_all(place.folder).with_context(|| place.folder.display().to_string())?;
+    if !resume {
+        clear_all(configs, place.folder)?;
+    }
+    let mut failed = Vec::new();
+    let complete = execute_all(configs, place, |_, end| {
+        failed.extend(end.err().inspect(|why| eprintln!("error: {why:#}; going on without it")));
+        Ok(())
+    })?;
+    let count = failed.len();
+    match failed.into_iter().next() {
+        Some(first) => Err(first.context(format!("{count} runs failed; the first"))),
+        None => Ok(complete),
+    }
 }
 
 /// Where runs lie, and what they run on.

@@ -209,6 +209,34 @@ fn a_comparison_ends_in_rows_for_every_method_and_seed_and_is_done_once() {
     succeeds(place, &["compare", "tiny.toml", "--out", "out"]);
     assert_eq!(checkpoints(&folder), before, "a second comparison trains nothing");
     assert_eq!(fs::read(folder.join("results.csv")).expect("results.csv"), scores, "and gives the same rows");
+
+    // Two processes side by side make what one makes.
+    let halves = ["1/2", "2/2"].map(|half| {
+        let arguments = ["compare", "tiny.toml", "--out", "halves", "--shard", half];
+        (half, program(place, &arguments).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts"))
+    });
+    for (half, child) in halves {
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{half}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("4 runs are done"), "{half}: {}", text(&output.stdout));
+    }
+    let shared = place.join("halves/tiny");
+    assert!(!shared.join("results.csv").exists(), "a half makes no table");
+    let before = checkpoints(&shared);
+    succeeds(place, &["compare", "tiny.toml", "--out", "halves"]);
+    assert_eq!(checkpoints(&shared), before, "both halves together leave nothing to train");
+    assert_eq!(self::scores(&shared), self::scores(&folder));
+    let output = run(place, &["compare", "tiny.toml", "--shard", "3/2"]);
+    assert!(text(&output.stderr).contains("expected I/N with 1 <= I <= N"), "{}", text(&output.stderr));
+    // A half begun anew leaves the other half alone.
+    let plan = ["compare", "tiny.toml", "--out", "halves", "--shard", "2/2"];
+    let planned = succeeds(place, &[&plan[..], &["--dry-run"]].concat());
+    succeeds(place, &[&plan[..], &["--resume", "never"]].concat());
+    let again = checkpoints(&shared);
+    for (old, new) in before.iter().zip(&again) {
+        let own = planned.lines().any(|line| old.0.to_string_lossy().contains(line.split(' ').next().expect("a name")));
+        assert_eq!(old != new, own, "{}", old.0.display());
+    }
 }
 
 /// results.csv without the seconds it took.

@@ -6,6 +6,7 @@ use selfsup_core::Tensor;
 use selfsup_experiments::config::RunConfig;
 use selfsup_experiments::first_stage::preset;
 use selfsup_experiments::run::{End, Folder, Meta, execute, open};
+use selfsup_experiments::study::Shard;
 use selfsup_train::{checkpoint, checkpoint_path};
 use std::collections::BTreeMap;
 use std::fs;
@@ -139,4 +140,22 @@ fn a_baseline_over_codes_remembers_whose_codes() {
     fs::write(&path, bytes).expect("written");
     let text = open(&second, &machine()).err().map(|error| format!("{error:#}")).expect("a refusal");
     assert!(text.contains("not those that this run was made with"), "{text}");
+}
+
+#[test]
+fn runs_over_one_tokenizer_fall_to_the_same_share() {
+    let other = |change| small("gpt/cpu-image", &["evaluate.online_every=0", change]).expect("a configuration");
+    let runs = vec![config(), other("seed=1"), other("train.epochs=2"), other("seed=2")];
+    let share = |text: &str| {
+        let share = text.parse::<Shard>().and_then(|shard| shard.share(runs.clone())).expect("a share");
+        share.iter().map(|run| (run.seed, run.train.epochs)).collect::<Vec<_>>()
+    };
+    let (seed, epochs) = (runs[0].seed, runs[0].train.epochs);
+    assert_eq!(share("1/1").len(), 4);
+    assert_eq!(share("1/2"), [(seed, epochs), (seed, 2), (2, epochs)]);
+    assert_eq!(share("2/2"), [(1, epochs)]);
+    assert!(share("4/4").is_empty(), "there are three tokenizers");
+    for wrong in ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2"] {
+        assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+    }
 }
