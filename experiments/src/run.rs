@@ -11,7 +11,7 @@ use crate::first_stage::{self, FirstStage};
 use crate::progress_bar::Display;
 use crate::registry::{self, RANDOM, SUPERVISED};
 use crate::reporting::write_pictures;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::data::{Modality, Samples};
 use selfsup_core::encoder::{self, Encoder, EncoderConfig, Tap};
@@ -26,7 +26,8 @@ use selfsup_report::results::{self, Row, Status};
 use selfsup_report::tensorboard::Writer;
 use selfsup_train::{Event, Outcome, Run, checkpoint, fit, load_weights};
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
@@ -225,8 +226,10 @@ pub fn execute(
     stop: &AtomicBool,
 ) -> Result<End> {
     evaluation::check(config, dataset)?;
-    prepare(config, folder)?;
     let done = folder.path.join("DONE");
+    // A finished run is only read, by as many as like.
+    let _lock = if folder.resume && done.exists() { None } else { Some(Lock::of(folder.path)?) };
+    prepare(config, folder)?;
     let results_path = folder.path.join("results.csv");
     if folder.resume && done.exists() {
         return Ok(End::Done(results::read(&results_path)?));
@@ -327,16 +330,53 @@ fn prepare(config: &RunConfig, folder: &Folder) -> Result<()> {
         );
         return Ok(());
     }
-    fs::create_dir_all(folder.path).with_context(|| format!("{}: could not be made", folder.path.display()))?;
-    clear(folder.path)?;
+    empty(folder.path)?;
     write_whole(&path, text.as_bytes())
+}
+
+/// Keeps other processes from a run's folder while it is there. The system takes it away however the process ends.
+struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// # Errors
+    /// If another process has it, or it cannot be had.
+    fn of(folder: &Path) -> Result<Lock> {
+        fs::create_dir_all(folder).with_context(|| format!("{}: could not be made", folder.display()))?;
+        let path = folder.join("LOCK");
+        let file = File::options().create(true).write(true).truncate(false).open(&path);
+        let file = file.with_context(|| format!("{}: could not be opened", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "{}: another process is at work on this run: wait until it has ended, or give another folder",
+                folder.display()
+            ),
+            Err(TryLockError::Error(why)) if why.kind() == ErrorKind::Unsupported => {
+                eprintln!("{}: this file system has no locks; nothing else may write there", folder.display());
+            }
+            Err(TryLockError::Error(why)) => {
+                return Err(why).with_context(|| format!("{}: could not be locked", path.display()));
+            }
+        }
+        Ok(Lock { _file: file })
+    }
 }
 
 /// Takes away what an earlier run left in its folder, so that nothing of it enters a new one.
 ///
 /// # Errors
-/// If something could not be removed.
+/// If another process is at work there, or something could not be removed.
 pub fn clear(folder: &Path) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    let _lock = Lock::of(folder)?;
+    empty(folder)
+}
+
+fn empty(folder: &Path) -> Result<()> {
     // What makes it a finished run goes first.
     for old in ["DONE", "FAILED", "results.csv", "meta.json", "metrics.csv", "tokenizer.toml", EVENTS, "config.toml"] {
         let path = folder.join(old);

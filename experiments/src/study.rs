@@ -250,8 +250,8 @@ impl FromStr for Shard {
 }
 
 impl Shard {
-    /// Its part of the runs, in their order. Runs that rest on the same first stage stay together, as two processes must not
-    /// train it at once.
+    /// Its part of the runs, in their order. Runs that rest on the same first stage stay together, as of two
+    /// processes that came to it at once one would be refused.
     ///
     /// # Errors
     /// If a configuration cannot be resolved.

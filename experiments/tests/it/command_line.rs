@@ -246,6 +246,26 @@ fn scores(run: &Path) -> Vec<results::Row> {
     rows
 }
 
+#[test]
+fn a_second_process_is_refused_in_a_runs_folder_while_the_first_is_at_work() {
+    let place = temporary();
+    let place = place.path();
+    let train = [&["pretrain", "simclr/cpu", "--out", "run"][..], &SHORT].concat();
+    fs::create_dir(place.join("run")).expect("a folder");
+    let lock = fs::File::create(place.join("run/LOCK")).expect("a file");
+    lock.lock().expect("the first has it");
+    refuses(place, &train, &["run: another process is at work on this run"]);
+    assert!(!place.join("run/config.toml").exists(), "nothing was written");
+    drop(lock);
+    succeeds(place, &train);
+    // Finished, it is only read, by as many as like.
+    let lock = fs::File::open(place.join("run/LOCK")).expect("a file");
+    lock.lock().expect("nobody has it");
+    succeeds(place, &train);
+    refuses(place, &[&train[..], &["--resume", "never"]].concat(), &["another process"]);
+    assert!(place.join("run/DONE").exists(), "nothing was taken away");
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupt_leaves_a_checkpoint_from_which_the_same_command_goes_on() {
