@@ -197,6 +197,7 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
                 "`{}` is a row of every comparison, not a method to pretrain",
                 config.name()
             );
+            alone()?;
             return pretrain(&config, &machine()?, out.as_deref(), resume == "auto", dry_run);
         }
         Command::Eval { ref runs } => eval(runs, &machine()?)?,
@@ -213,6 +214,7 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
                 let place = (out.join(&study.name), study.name.as_str());
                 return part(study.runs()?, shard, dry_run, place, resume == "auto", machine);
             }
+            alone()?;
             let stop = stop_flag()?;
             let compared = compare(&study, out, &machine()?, resume == "auto", &stop)?;
             print_tables(&compared.report);
@@ -247,6 +249,7 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
             if dry_run || shard.is_some() {
                 return part(claim::runs(&wanted)?, shard, dry_run, (out.join("claims"), "claims"), true, machine);
             }
+            alone()?;
             return judge_claims(&wanted, class.as_deref(), out, &machine()?);
         }
         Command::Loss { ref method, ref file, ref overrides, ref grad } => {
@@ -273,6 +276,19 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses to be one of several processes that a launcher started for one training: each would train for itself.
+fn alone() -> Result<()> {
+    for name in ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"] {
+        let size = std::env::var(name).unwrap_or_default();
+        ensure!(
+            ["", "1"].contains(&size.trim()),
+            "the variable {name} is {size}, so a launcher has started several processes, but a run is trained by one: \
+             start it without the launcher, or divide a comparison with --shard"
+        );
+    }
+    Ok(())
 }
 
 fn layers(config: Option<&Path>, overrides: &[String]) -> Result<Vec<Table>> {

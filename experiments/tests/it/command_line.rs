@@ -104,6 +104,20 @@ fn mistakes_are_told_in_one_line() {
 }
 
 #[test]
+fn a_launcher_of_several_processes_is_refused() {
+    let place = temporary();
+    let place = place.path();
+    let train = [&["pretrain", "simclr/cpu", "--out", "run"][..], &SHORT].concat();
+    let with = |size: &str| program(place, &train).env("WORLD_SIZE", size).output().expect("the program starts");
+    let output = with("2");
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.starts_with("error: the variable WORLD_SIZE is 2") && told.lines().count() == 1, "{told}");
+    assert!(!place.join("run").exists(), "nothing was written");
+    assert!(with("1").status.success(), "a launcher of one process is none");
+}
+
+#[test]
 fn damaged_files_are_told_in_one_line() {
     let place = temporary();
     let place = place.path();
