@@ -97,7 +97,7 @@ enum Command {
         #[arg(long)]
         estimate: bool,
         /// Make only the I-th of N shares of the runs, as in 1/2, and no table; without it the same command makes the table
-        #[arg(long, value_name = "I/N")]
+        #[arg(long, value_name = "I/N", conflicts_with = "estimate")]
         shard: Option<Shard>,
     },
     /// What papers claim, as experiments with verdicts: claims.csv and a page
