@@ -23,17 +23,20 @@
 //!    of this network's own.
 //! 4. Features are the mean over positions of the middle layer's horizontal activations. The paper has none.
 
+mod values;
+
 use anyhow::{Result, bail, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::check::at_least_one;
 use selfsup_core::encoder::{Encoder, EncoderConfig, MaskedConv, PixelCnn as Network};
-use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, Shape, Tokenizer};
+use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, Shape};
 use selfsup_core::progress::Progress;
 use selfsup_core::rng::Purpose;
 use selfsup_core::tensor::draw;
 use selfsup_core::{Kind, Tensor, no_grad, precision};
 use serde::{Deserialize, Serialize};
-use std::rc::Rc;
+use values::Values;
+pub use values::{quantise, unigram};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -54,17 +57,6 @@ pub struct PixelCnn {
     encoder: Network,
     head: [MaskedConv; 2],
     values: Values,
-}
-
-/// What the values of an image are.
-enum Values {
-    /// Levels of pixels; how pixels were normalised, [1, C, 1, 1] each.
-    Levels {
-        levels: i64,
-        mean: Tensor,
-        std: Tensor,
-    },
-    Codes(Rc<dyn Method>),
 }
 
 impl Method for PixelCnn {
@@ -191,58 +183,9 @@ impl PixelCnn {
     }
 }
 
-impl Values {
-    /// K.
-    fn count(&self) -> i64 {
-        match self {
-            Values::Levels { levels, .. } => *levels,
-            Values::Codes(method) => codebook(method).vocabulary(),
-        }
-    }
-
-    /// Normalised images [B, C, S, S] -> levels [B, C, S, S] or codes [B, 1, h, w], i64.
-    fn read(&self, x: &Tensor) -> Tensor {
-        match self {
-            Values::Levels { levels, mean, std } => quantise(&(x * std + mean), *levels),
-            Values::Codes(method) => no_grad(|| codebook(method).encode(x).unsqueeze(1)),
-        }
-    }
-
-    /// What the encoder reads: levels as normalised pixels again, codes as a sequence.
-    fn input(&self, x: &Tensor) -> Tensor {
-        match self {
-            Values::Levels { levels, mean, std } => (x.to_kind(Kind::Float) / (levels - 1) as f64 - mean) / std,
-            Values::Codes(_) => x.flatten(1, 3),
-        }
-    }
-
-    /// As normalised images.
-    fn show(&self, x: &Tensor) -> Tensor {
-        match self {
-            Values::Levels { .. } => self.input(x),
-            Values::Codes(method) => no_grad(|| codebook(method).decode(&x.squeeze_dim(1))),
-        }
-    }
-}
-
-fn codebook(method: &Rc<dyn Method>) -> &dyn Tokenizer {
-    method.tokenizer().expect("a run's tokenizer has a codebook")
-}
-
-/// Pixels in [0, 1] -> levels 0 to K - 1 of equal width. With 256 levels a byte's value stays what it is.
-pub fn quantise(pixels: &Tensor, levels: i64) -> Tensor {
-    (pixels * levels as f64).floor().clamp(0.0, (levels - 1) as f64).to_kind(Kind::Int64)
-}
-
 /// -log p of the values, the mean over all of them: logits [B, C, K, H, W], x [B, C, H, W] i64.
 pub fn negative_log_likelihood(logits: &Tensor, x: &Tensor) -> Tensor {
     -logits.log_softmax(2, None).gather(2, &x.unsqueeze(2), false).mean(None)
-}
-
-/// The entropy, in nats, of the frequencies of the values below `k`.
-pub fn unigram(x: &Tensor, k: i64) -> Tensor {
-    let share = x.flatten(0, -1).bincount(None::<&Tensor>, k).to_kind(Kind::Float) / x.numel() as f64;
-    -(&share * share.clamp_min(1e-30).log()).sum(None)
 }
 
 fn bits(nats: &Tensor) -> Tensor {

@@ -3,8 +3,9 @@
 use super::*;
 use selfsup_core::Device;
 use selfsup_core::data::Normalisation;
-use selfsup_core::method::{ImageShape, View};
+use selfsup_core::method::{ImageShape, Tokenizer, View};
 use selfsup_core::store::{Store, assign};
+use std::rc::Rc;
 
 /// `wave` of golden.py: sin(1.3 m^2 + phase).
 fn wave(phase: f64, shape: &[i64]) -> Tensor {
