@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use selfsup_core::store::{Variable, assign};
 use selfsup_core::{Device, Kind, Tensor};
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
@@ -43,6 +44,27 @@ fn kind(dtype: Dtype) -> Result<Kind> {
     })
 }
 
+/// The bytes of a tensor's values, row by row.
+fn values(name: &str, tensor: &Tensor) -> Result<Vec<u8>> {
+    let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
+    let mut data = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+    tensor.f_copy_data_u8(&mut data, tensor.numel()).with_context(|| format!("copying `{name}`"))?;
+    Ok(data)
+}
+
+/// SHA-256 over a text and the names, kinds, shapes and values of tensors, in whatever order these come.
+pub(crate) fn digest<'a>(text: &str, tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>) -> Result<String> {
+    let mut tensors: Vec<_> = tensors.into_iter().collect();
+    tensors.sort_by_key(|(name, _)| *name);
+    let mut hasher = Sha256::new();
+    hasher.update(format!("{text:?}\n"));
+    for (name, tensor) in tensors {
+        hasher.update(format!("{name:?} {:?} {:?}\n", tensor.kind(), tensor.size()));
+        hasher.update(values(name, tensor)?);
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// Writes tensors (on any device, in any memory layout) under their names.
 ///
 /// # Errors
@@ -50,11 +72,8 @@ fn kind(dtype: Dtype) -> Result<Kind> {
 pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: HashMap<String, String>) -> Result<()> {
     let mut bytes = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
-        let mut data = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-        tensor.f_copy_data_u8(&mut data, tensor.numel()).with_context(|| format!("copying `{name}`"))?;
         let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
-        bytes.push((name.as_str(), dtype(tensor.kind())?, shape, data));
+        bytes.push((name.as_str(), dtype(tensor.kind())?, shape, values(name, tensor)?));
     }
     let views: Vec<(&str, TensorView)> = bytes
         .iter()

@@ -1,6 +1,6 @@
 //! The loop.
 
-use crate::checkpoint;
+use crate::checkpoint::{self, Checkpoint};
 use crate::record::{Record, Records};
 use anyhow::{Context, Result, ensure};
 use selfsup_core::augment::Recipe;
@@ -121,9 +121,15 @@ pub enum Outcome {
     Diverged(String),
 }
 
+/// Of the layout and meaning of checkpoints: what another number wrote is refused.
+const FORMAT: u32 = 1;
+
 /// What a checkpoint holds beside tensors.
 #[derive(Serialize, Deserialize)]
 struct State {
+    format: u32,
+    /// Of everything else here and of all tensors: a bit that a disk or a copy changed is found before it is used.
+    digest: String,
     identity: String,
     step: u64,
     records: u64,
@@ -162,7 +168,7 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
         .with_context(|| format!("{}: the folder could not be made", run.folder.display()))?;
     let records_path = run.folder.join("metrics.csv");
     let (start, mut records, mut window) = if run.resume && path.exists() {
-        let state = load(&run, &mut optimiser).with_context(|| path.display().to_string())?;
+        let state = load(&run, &mut optimiser)?;
         let records = Records::resume(&records_path, state.records)?;
         observe(Event::Resumed { at: moment(state.step), records: &records_path })?;
         let window = Window::of_bits(&state.window, state.window_steps);
@@ -265,13 +271,15 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
             let due = in_epoch == per_epoch && (epoch + 1).is_multiple_of(config.checkpoint_every);
             if stop || due || step + 1 == steps {
                 let state = State {
+                    format: FORMAT,
+                    digest: String::new(),
                     identity: run.identity.into(),
                     step: step + 1,
                     records: records.sync()?,
                     window: window.bits(),
                     window_steps: window.steps,
                 };
-                save(&path, run.store, &optimiser, &state)?;
+                save(&path, run.store, &optimiser, state)?;
             }
             if stop {
                 return Ok(Outcome::Stopped(after));
@@ -339,28 +347,62 @@ impl Window {
     }
 }
 
-fn save(path: &Path, store: &Store, optimiser: &Optimiser, state: &State) -> Result<()> {
+fn save(path: &Path, store: &Store, optimiser: &Optimiser, state: State) -> Result<()> {
     let model = store.variables().into_iter().map(|v| (format!("model.{}", v.name), v.tensor));
     let optimiser = optimiser.state().into_iter().map(|(name, tensor)| (format!("optimiser.{name}"), tensor));
     let tensors: Vec<(String, Tensor)> = model.chain(optimiser).collect();
-    let metadata = HashMap::from([("selfsup".into(), serde_json::to_string(state)?)]);
+    let digest = checkpoint::digest(&serde_json::to_string(&state)?, tensors.iter().map(|(name, x)| (name, x)))?;
+    let state = State { digest, ..state };
+    let metadata = HashMap::from([("selfsup".into(), serde_json::to_string(&state)?)]);
     checkpoint::write(path, &tensors, metadata)
 }
 
-fn load(run: &Run, optimiser: &mut Optimiser) -> Result<State> {
-    let saved = checkpoint::read(&checkpoint_path(run.folder))?;
+/// Reads a checkpoint that is as it was written.
+fn read(path: &Path) -> Result<(State, HashMap<String, Tensor>)> {
+    let saved = checkpoint::read(path)?;
+    let state = state_of(&saved).with_context(|| path.display().to_string())?;
+    Ok((state, saved.tensors))
+}
+
+fn state_of(saved: &Checkpoint) -> Result<State> {
+    #[derive(Deserialize)]
+    struct Written {
+        #[serde(default)]
+        format: u32,
+    }
     let text = saved.metadata.get("selfsup").context("not a checkpoint of this program: its header says nothing")?;
-    let state: State = serde_json::from_str(text).context("the checkpoint's header is damaged")?;
+    let damaged = "the checkpoint's header is damaged; start the run again with --resume never";
+    let Written { format } = serde_json::from_str(text).context(damaged)?;
     ensure!(
-        state.identity == run.identity,
-        "the checkpoint belongs to the configuration {}, this run has {}: use another folder, or --resume never",
-        state.identity,
-        run.identity
+        format == FORMAT,
+        "the checkpoint has format {format}, this program reads {FORMAT}: use the version that wrote it, or start the run \
+         again with --resume never"
     );
-    checkpoint::restore(&run.store.variables(), &saved.tensors, "model.")?;
-    let slots = saved.tensors.into_iter();
-    let slots = slots.filter_map(|(name, tensor)| Some((name.strip_prefix("optimiser.")?.to_string(), tensor)));
-    optimiser.load(&slots.collect())?;
+    let mut state: State = serde_json::from_str(text).context(damaged)?;
+    let digest = std::mem::take(&mut state.digest);
+    ensure!(
+        checkpoint::digest(&serde_json::to_string(&state)?, &saved.tensors)? == digest,
+        "the checkpoint is damaged: it is not what was written; start the run again with --resume never"
+    );
+    Ok(state)
+}
+
+fn load(run: &Run, optimiser: &mut Optimiser) -> Result<State> {
+    let path = checkpoint_path(run.folder);
+    let (state, tensors) = read(&path)?;
+    let mut take = || {
+        ensure!(
+            state.identity == run.identity,
+            "the checkpoint belongs to the configuration {}, this run has {}: use another folder, or --resume never",
+            state.identity,
+            run.identity
+        );
+        checkpoint::restore(&run.store.variables(), &tensors, "model.")?;
+        let slots = tensors.iter();
+        let slots = slots.filter_map(|(name, x)| Some((name.strip_prefix("optimiser.")?.into(), x.shallow_clone())));
+        optimiser.load(&slots.collect())
+    };
+    take().with_context(|| path.display().to_string())?;
     Ok(state)
 }
 
@@ -371,13 +413,13 @@ fn load(run: &Run, optimiser: &mut Optimiser) -> Result<State> {
 /// If there is none, or it holds other variables.
 pub fn load_weights(folder: &Path, store: &Store, below: &str) -> Result<()> {
     let path = checkpoint_path(folder);
-    let saved = checkpoint::read(&path)?;
+    let (_, tensors) = read(&path)?;
     let variables = if below.is_empty() { store.variables() } else { store.below(below) };
     let variables: Vec<Variable> = variables
         .into_iter()
         .map(|v| Variable { name: v.name[if below.is_empty() { 0 } else { below.len() + 1 }..].into(), ..v })
         .collect();
-    checkpoint::restore(&variables, &saved.tensors, "model.").with_context(|| path.display().to_string())
+    checkpoint::restore(&variables, &tensors, "model.").with_context(|| path.display().to_string())
 }
 
 /// Why a loss is not finite, as far as can be seen.

@@ -386,6 +386,39 @@ fn a_loss_that_is_not_finite_ends_the_run_with_a_diagnosis() {
 }
 
 #[test]
+fn a_checkpoint_with_one_bit_changed_is_refused_wherever_it_is() {
+    let folder = temporary();
+    train(folder.path(), 4, 1, u64::MAX).expect("trained");
+    let path = folder.path().join("checkpoints/last.safetensors");
+    let whole = fs::read(&path).expect("a checkpoint");
+    for place in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 1 << (place % 8);
+        fs::write(&path, &bytes).expect("a file");
+        let error = train(folder.path(), 4, 1, u64::MAX).expect_err(&format!("byte {place} of {}", bytes.len()));
+        let text = format!("{error:#}");
+        assert!(text.contains("last.safetensors") && !text.contains('\n'), "byte {place}: {text}");
+    }
+    fs::write(&path, &whole).expect("a file");
+    train(folder.path(), 4, 1, u64::MAX).expect("as it was written it is taken");
+}
+
+#[test]
+fn a_checkpoint_of_another_format_is_refused() {
+    let folder = temporary();
+    train(folder.path(), 4, 1, u64::MAX).expect("trained");
+    let path = folder.path().join("checkpoints/last.safetensors");
+    let saved = read(&path).expect("a checkpoint");
+    let tensors: Vec<(String, Tensor)> = saved.tensors.into_iter().collect();
+    for (written, told) in [("", "format 0"), ("\"format\":2,", "format 2"), ("\"format\":-1,", "damaged")] {
+        let text = saved.metadata["selfsup"].replace("\"format\":1,", written);
+        write(&path, &tensors, HashMap::from([("selfsup".into(), text)])).expect("written");
+        let error = format!("{:#}", train(folder.path(), 4, 1, u64::MAX).expect_err(told));
+        assert!(error.contains(told) && error.contains("--resume never"), "{error}");
+    }
+}
+
+#[test]
 fn a_batch_larger_than_the_data_is_refused() {
     let error = train(temporary().path(), 1, 1, 0).expect_err("no batch").to_string();
     assert!(error.contains("a batch of 2 cannot be drawn from 1 images"), "{error}");
