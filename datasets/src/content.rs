@@ -9,7 +9,7 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 /// Room that is set aside before data has arrived; a header may claim any length.
-const TRUSTED_CAPACITY: usize = 64 << 20;
+const TRUSTED_CAPACITY: usize = 1 << 20;
 
 /// A stream of content. It is unpacked when it starts with gzip's two magic bytes.
 pub(crate) struct Content<'a> {
@@ -44,7 +44,10 @@ impl<'a> Content<'a> {
         self.offset += bytes.len() as u64;
         self.digest.update(&bytes);
         match outcome {
-            Ok(_) if bytes.len() == n => Ok(bytes),
+            Ok(_) if bytes.len() == n => {
+                bytes.shrink_to_fit();
+                Ok(bytes)
+            }
             Ok(_) => bail!(
                 "{}: content ends at byte {}, expected {n} bytes of {what} from byte {start}, found {}",
                 self.name,

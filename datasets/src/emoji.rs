@@ -4,17 +4,18 @@ use crate::captioned::Captioned;
 use crate::dataset::{Dataset, Part};
 use crate::folder::decode;
 use crate::memory::Pixels;
+use crate::message::plain;
 use crate::pieces::Pieces;
 use crate::split::hold_out;
 use crate::text::utf8;
 use crate::vocabulary::Vocabulary;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use flate2::read::GzDecoder;
 use rayon::prelude::*;
 use selfsup_core::data::{Images as _, Normalisation};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
-use std::io::{BufReader, Read as _};
+use std::io::{self, BufReader, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,6 +27,8 @@ const MINI_COLUMNS: usize = 40;
 /// Pieces of words that byte-pair encoding finds in the captions: two thirds of their words occur once, and are left in
 /// parts.
 const PIECES: usize = 512;
+/// Bytes of a file of the archive: the table has 0.2 MB. What is packed may be a thousand times as large.
+const LARGEST: u64 = 16 << 20;
 /// The share of each category that is held out.
 const HELD_OUT: f64 = 0.2;
 
@@ -150,13 +153,13 @@ fn files(path: &Path) -> Result<HashMap<String, Vec<u8>>> {
     }
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut archive = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
-    let broken = || format!("{} is broken or cut short", path.display());
-    for entry in archive.entries().with_context(broken)? {
-        let mut entry = entry.with_context(broken)?;
-        let inner = entry.path().with_context(broken)?.to_string_lossy().into_owned();
+    let broken = |why: io::Error| anyhow!("{} is broken or cut short: {}", path.display(), plain(why));
+    for entry in archive.entries().map_err(broken)? {
+        let entry = entry.map_err(broken)?;
+        let inner = entry.path().map_err(broken)?.to_string_lossy().into_owned();
         if let (true, Some((_, name))) = (entry.header().entry_type().is_file(), inner.split_once("emoji-captions/")) {
             let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).with_context(broken)?;
+            entry.take(LARGEST).read_to_end(&mut bytes).map_err(broken)?;
             files.insert(name.to_string(), bytes);
         }
     }

@@ -1,8 +1,9 @@
 //! Own images: PNG and JPEG files in folders, decoded when asked for.
 
 use crate::dataset::{Dataset, Part};
+use crate::message::plain;
 use crate::split::hold_out;
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use selfsup_core::data::{Image, Images, Normalisation};
 use std::borrow::Cow;
@@ -15,6 +16,11 @@ const HELD_OUT: f64 = 0.2;
 /// Folders below a class folder are read down to this depth; a link that leads back to itself goes deeper.
 const DEEPEST: usize = 16;
 const READ: [&str; 3] = ["png", "jpg", "jpeg"];
+/// Pixels of the largest image that is read: a decoder sets their memory aside before it has seen any.
+const MOST_PIXELS: u64 = 100_000_000;
+/// Pixels that a byte of a file may stand for: of one bit each in a PNG, which packs 1,032 bytes into one at most; a JPEG
+/// packs less.
+const MOST_PIXELS_A_BYTE: u64 = 8 * 1032;
 /// Images that are not read: leaving them out unsaid would change a data set.
 const REFUSED: [&str; 10] = ["avif", "bmp", "gif", "heic", "jp2", "jxl", "ppm", "tif", "tiff", "webp"];
 
@@ -127,14 +133,27 @@ impl Images for Files {
     }
 }
 
-/// A decoder whose header has been read. What a file is, its first bytes say, not its name.
-fn decoder<'a, R: BufRead + Seek + 'a>(name: &str, file: R) -> Result<impl ImageDecoder + use<'a, R>> {
+/// A decoder whose header has been read. What a file is, its first bytes say, not its name. A header that claims more
+/// pixels than can be held by the file, which is `length` long, or by memory is refused.
+fn decoder<'a, R: BufRead + Seek + 'a>(name: &str, file: R, length: u64) -> Result<impl ImageDecoder + use<'a, R>> {
     let reader = ImageReader::new(file).with_guessed_format().with_context(|| format!("cannot read {name}"))?;
     ensure!(
         matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg)),
         "{name} is neither PNG nor JPEG by its first bytes"
     );
-    reader.into_decoder().with_context(|| format!("{name} has a broken header"))
+    let decoder = reader.into_decoder().map_err(|why| anyhow!("{name} has a broken header: {}", plain(why)))?;
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    ensure!(pixels > 0, "{name} has no pixels: its header says {width} x {height}");
+    ensure!(
+        pixels <= MOST_PIXELS,
+        "{name} has {width} x {height} pixels by its header, more than {MOST_PIXELS}: make it smaller, or move it away"
+    );
+    ensure!(
+        pixels <= length.saturating_mul(MOST_PIXELS_A_BYTE),
+        "{name} is cut short or damaged: its {length} bytes cannot hold the {width} x {height} pixels of its header"
+    );
+    Ok(decoder)
 }
 
 /// Whether a JPEG's data ends with an end-of-image marker. Decoders fill what is missing with grey and say nothing.
@@ -147,9 +166,10 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
 
 /// One image of `channels` channels: turned as EXIF says, laid over white where transparent, 8 bits a channel.
 pub(crate) fn decode(name: &str, bytes: &[u8], channels: usize) -> Result<Image<'static>> {
-    let mut decoder = decoder(name, Cursor::new(bytes))?;
+    let mut decoder = decoder(name, Cursor::new(bytes), bytes.len() as u64)?;
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
-    let mut decoded = DynamicImage::from_decoder(decoder).with_context(|| format!("{name} cannot be decoded"))?;
+    let decoded = DynamicImage::from_decoder(decoder);
+    let mut decoded = decoded.map_err(|why| anyhow!("{name} cannot be decoded: {}", plain(why)))?;
     ensure!(
         !bytes.starts_with(&[0xff, 0xd8]) || jpeg_is_whole(bytes),
         "{name} is cut short: its {} bytes hold no end-of-image marker",
@@ -176,7 +196,8 @@ pub(crate) fn decode(name: &str, bytes: &[u8], channels: usize) -> Result<Image<
 /// Height, width and whether there is colour, from the header alone.
 fn header(path: &Path) -> Result<(u32, u32, bool)> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let decoder = decoder(&path.display().to_string(), BufReader::new(file))?;
+    let length = file.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
+    let decoder = decoder(&path.display().to_string(), BufReader::new(file), length)?;
     let (width, height) = decoder.dimensions();
     Ok((height, width, decoder.color_type().has_color()))
 }

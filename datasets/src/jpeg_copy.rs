@@ -6,14 +6,17 @@
 use crate::catalogue::CIFAR10_CLASSES;
 use crate::folder::decode;
 use crate::memory::Pixels;
-use anyhow::{Context as _, Result, bail, ensure};
+use crate::message::plain;
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use flate2::read::GzDecoder;
 use rayon::prelude::*;
 use std::fs::File;
-use std::io::{BufReader, Read as _};
+use std::io::{self, BufReader, Read as _};
 use std::path::Path;
 
 const SIZE: usize = 32 * 32 * 3;
+/// Bytes of a file of the archive: an image has 1,000. What is packed may be a thousand times as large.
+const LARGEST: u64 = 1 << 20;
 pub(crate) const TRAIN: usize = 50_000;
 pub(crate) const TEST: usize = 10_000;
 
@@ -62,12 +65,12 @@ struct Copy([Encoded; 2]);
 impl Copy {
     /// Puts an image into its place, which its path (from the part's folder on) says.
     fn place(&mut self, part: &str, class: &str, file: &str, bytes: Vec<u8>) -> Result<()> {
-        let name = format!("cifar10-jpeg75/{part}/{class}/{file}");
+        let name = plain(format!("cifar10-jpeg75/{part}/{class}/{file}"));
         let Some(encoded) = self.0.iter_mut().find(|encoded| encoded.part == part) else {
-            bail!("{name}: expected the part `train` or `test`, found `{part}`");
+            bail!("{name}: expected the part `train` or `test`, found `{}`", plain(part));
         };
         let Some(label) = CIFAR10_CLASSES.iter().position(|&known| known == class) else {
-            bail!("{name}: `{class}` is no class of CIFAR-10");
+            bail!("{name}: `{}` is no class of CIFAR-10", plain(class));
         };
         let index = file.strip_suffix(".jpg").and_then(|index| index.parse::<usize>().ok());
         let Some(index) = index.filter(|&index| index < encoded.rows.len()) else {
@@ -82,17 +85,17 @@ impl Copy {
     fn gather_archive(&mut self, path: &Path) -> Result<()> {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let mut archive = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
-        let broken = || format!("{} is broken or cut short", path.display());
-        for entry in archive.entries().with_context(broken)? {
-            let mut entry = entry.with_context(broken)?;
+        let broken = |why: io::Error| anyhow!("{} is broken or cut short: {}", path.display(), plain(why));
+        for entry in archive.entries().map_err(broken)? {
+            let entry = entry.map_err(broken)?;
             if !entry.header().entry_type().is_file() {
                 continue;
             }
-            let inner = entry.path().with_context(broken)?.to_string_lossy().into_owned();
+            let inner = entry.path().map_err(broken)?.to_string_lossy().into_owned();
             let parts: Vec<&str> = inner.trim_start_matches("./").split('/').collect();
             let ["cifar10-jpeg75", part, class, file] = parts[..] else { continue };
             let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).with_context(broken)?;
+            entry.take(LARGEST).read_to_end(&mut bytes).map_err(broken)?;
             self.place(part, class, file, bytes)?;
         }
         Ok(())

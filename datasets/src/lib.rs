@@ -41,6 +41,7 @@ mod idx;
 mod jpeg_copy;
 mod load;
 mod memory;
+mod message;
 mod pieces;
 mod root;
 mod series;

@@ -11,6 +11,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use selfsup_core::data::Normalisation;
 use std::path::Path;
 
+/// Images of Imagenette's two parts.
+const IMAGENETTE: [usize; 2] = [9_469, 3_925];
 /// Pieces of the vocabularies that byte-pair encoding finds.
 const PIECES: usize = 1024;
 
@@ -214,18 +216,8 @@ pub(crate) fn load_entry(entry: &Entry, root: &Path) -> Result<Dataset> {
             Ok(Dataset { unlabelled: Some(Part::unlabelled(unlabelled)), ..labelled })
         }
         Format::Imagenette => {
-            let set = folder::open(&folder)?;
-            let (ids, names): (Vec<&str>, Vec<&str>) = catalogue::IMAGENETTE_CLASSES.into_iter().unzip();
-            let test = set.test.as_ref().and_then(|part| part.labels.as_deref()).unwrap_or_default();
-            ensure!(
-                set.classes == ids && (0..10).all(|class| test.contains(&class)),
-                "{} is not Imagenette: expected train/ and val/ with the ten folders {} to {} each",
-                folder.display(),
-                ids[0],
-                ids[9]
-            );
-            let classes = names.into_iter().map(String::from).collect();
-            Ok(Dataset { name: entry.name.into(), classes, ..set })
+            let set = imagenette(&folder, IMAGENETTE)?;
+            Ok(Dataset { name: entry.name.into(), ..set })
         }
         Format::JpegCopy => {
             let archive = root.join(entry.sources[0].file);
@@ -243,6 +235,30 @@ pub(crate) fn load_entry(entry: &Entry, root: &Path) -> Result<Dataset> {
             Ok(Dataset { note: note.into(), ..copy })
         }
     }
+}
+
+/// Imagenette in a folder, with `counts` images for training and for testing: a folder that was filled by hand or cut short
+/// says nothing else of what is missing.
+pub(crate) fn imagenette(folder: &Path, counts: [usize; 2]) -> Result<Dataset> {
+    let set = folder::open(folder)?;
+    let (ids, names): (Vec<&str>, Vec<&str>) = catalogue::IMAGENETTE_CLASSES.into_iter().unzip();
+    let test = set.test.as_ref().and_then(|part| part.labels.as_deref()).unwrap_or_default();
+    ensure!(
+        set.classes == ids && (0..10).all(|class| test.contains(&class)),
+        "{} is not Imagenette: expected train/ and val/ with the ten folders {} to {} each",
+        folder.display(),
+        ids[0],
+        ids[9]
+    );
+    for (part, found, expected) in [("train", set.train.len(), counts[0]), ("val", test.len(), counts[1])] {
+        ensure!(
+            found == expected,
+            "{}: expected {expected} images, found {found}: move the folder away and unpack the archive anew",
+            folder.join(part).display()
+        );
+    }
+    let classes = names.into_iter().map(String::from).collect();
+    Ok(Dataset { classes, ..set })
 }
 
 /// The same set with the names of its classes, in lower case, as captions.

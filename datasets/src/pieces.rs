@@ -1,7 +1,9 @@
 //! Pieces of words, by the library `tokenizers`: found by byte-pair encoding (Sennrich, Haddow and Birch 2016, arXiv
 //! 1508.07909) over characters, or those of a `tokenizer.json` that was made elsewhere.
 
-use anyhow::{Result, anyhow};
+use crate::message::plain;
+use anyhow::{Context as _, Result, anyhow, ensure};
+use std::fmt::Display;
 use std::path::Path;
 use tokenizers::decoders::fuse::Fuse;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -11,6 +13,10 @@ use tokenizers::{SplitDelimiterBehavior, Tokenizer};
 
 /// What pieces do not reach across: letters with at most one space before them, other signs likewise, single blanks.
 const WORDS: &str = r" ?\p{L}+| ?[^\s\p{L}]+|\s";
+
+/// Ids of a `tokenizer.json` are below it; of the largest vocabularies in use they are below 300,000. Networks have a row for
+/// each id, whether a piece has it or not.
+const MOST: usize = 1 << 20;
 
 /// Pieces of words. Trained ones are the characters of a text in the order of their code points, then merged pairs in
 /// the order in which they were merged.
@@ -44,11 +50,21 @@ impl Pieces {
     /// # Errors
     /// If the file cannot be read as one.
     pub(crate) fn open(path: &Path) -> Result<Pieces> {
-        let cannot = |error| anyhow!("{} is no tokenizer: {error}", path.display());
-        let mut tokenizer = Tokenizer::from_file(path).map_err(cannot)?;
-        tokenizer.with_truncation(None).map_err(cannot)?;
+        let cannot = |error: &dyn Display| anyhow!("{} is no tokenizer: {}", path.display(), plain(error));
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        // The library takes it for granted that its parts are JSON.
+        let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| cannot(&error))?;
+        let mut tokenizer = Tokenizer::from_bytes(json.to_string()).map_err(|error| cannot(&error))?;
+        tokenizer.with_truncation(None).map_err(|error| cannot(&error))?;
         tokenizer.with_padding(None);
-        Ok(Pieces::of(tokenizer))
+        let pieces = Pieces::of(tokenizer);
+        ensure!(
+            (1..=MOST).contains(&pieces.len),
+            "{} has ids up to {}; expected at least one piece, and ids below {MOST}",
+            path.display(),
+            pieces.len.saturating_sub(1)
+        );
+        Ok(pieces)
     }
 
     fn of(tokenizer: Tokenizer) -> Pieces {
@@ -63,7 +79,7 @@ impl Pieces {
 
     /// The ids of `text`; characters that are not known are left out.
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoded = self.tokenizer.encode_fast(text, false).map_err(|error| anyhow!("{error}"))?;
+        let encoded = self.tokenizer.encode_fast(text, false).map_err(|error| anyhow!("{}", plain(error)))?;
         Ok(encoded.get_ids().to_vec())
     }
 

@@ -19,6 +19,7 @@ pub(crate) use levels::token_dataset;
 
 use crate::content::Content;
 use crate::dataset::{Dataset, Part};
+use crate::message::word;
 use crate::text::utf8;
 use anyhow::{Context as _, Result, bail, ensure};
 use selfsup_core::data::{Modality, Normalisation, Sample, Samples};
@@ -105,19 +106,14 @@ fn interpolate(values: &mut [f32]) -> Option<usize> {
 
 /// The values of one channel, NaN where one is missing.
 fn channel(text: &str, place: &str) -> Result<Vec<f32>> {
-    let value = |word: &str| match word.trim() {
+    let value = |text: &str| match text.trim() {
         "?" | "NaN" | "nan" => Ok(f32::NAN),
-        word => match word.parse::<f32>() {
+        text => match text.parse::<f32>() {
             Ok(x) if x.is_finite() => Ok(x),
-            _ => bail!("{place}: expected a finite number or `?`, found `{}`", shortened(word)),
+            _ => bail!("{place}: expected a finite number or `?`, found `{}`", word(text)),
         },
     };
     text.split(',').map(value).collect()
-}
-
-/// A word for a message, whatever its length.
-fn shortened(word: &str) -> String {
-    word.chars().take(40).collect()
 }
 
 /// Reads the text of a file called `name`.
@@ -161,7 +157,7 @@ impl Problem {
         if let Some(classes) = &self.classes {
             let label = parts.pop().unwrap_or_default().trim();
             let Some(label) = classes.iter().position(|class| class == label) else {
-                bail!("{place}: the label `{}` is not listed in the header", shortened(label));
+                bail!("{place}: the label `{}` is not listed in the header", word(label));
             };
             self.labels.push(label as u16);
         }

@@ -2,6 +2,8 @@
 
 mod folders;
 mod formats;
+mod fuzz;
+mod mutate;
 mod published;
 mod sequences;
 mod transfers;

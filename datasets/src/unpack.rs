@@ -1,12 +1,13 @@
 //! Archives: unpacked into a temporary folder, checked, then renamed.
 
+use crate::message::plain;
 use crate::sum::hex;
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufReader, Read, Write as _};
+use std::io::{self, BufReader, Read, Write as _};
 use std::path::{Component, Path};
 
 /// The file in an unpacked folder with the SHA-256 of all others, as `sha256sum -c` reads it.
@@ -35,13 +36,14 @@ pub(crate) fn unpack(archive: &Path, root: &Path, folder: &str) -> Result<()> {
 fn write_all(path: &Path, temporary: &Path, folder: &str) -> Result<()> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut archive = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
-    let broken = || format!("{} is broken or cut short", path.display());
+    let broken = |why: io::Error| anyhow!("{} is broken or cut short: {}", path.display(), plain(why));
     fs::create_dir_all(temporary.join(folder))
         .with_context(|| format!("cannot make the folder {}", temporary.display()))?;
     let mut sums = BTreeMap::new();
-    for entry in archive.entries().with_context(broken)? {
-        let mut entry = entry.with_context(broken)?;
-        let inner = entry.path().with_context(broken)?.into_owned();
+    for entry in archive.entries().map_err(broken)? {
+        let mut entry = entry.map_err(broken)?;
+        let inner = entry.path().map_err(broken)?.into_owned();
+        let shown = plain(inner.display());
         let mut parts = inner.components().filter(|part| *part != Component::CurDir);
         let is_below = parts.next() == Some(Component::Normal(folder.as_ref()))
             && parts.all(|part| matches!(part, Component::Normal(_)));
@@ -49,10 +51,10 @@ fn write_all(path: &Path, temporary: &Path, folder: &str) -> Result<()> {
         if kind.is_dir() && (is_below || inner.components().all(|part| part == Component::CurDir)) {
             continue;
         }
-        ensure!(is_below, "{}: `{}` does not lie in `{folder}`; nothing was unpacked", path.display(), inner.display());
-        ensure!(kind.is_file(), "{}: `{}` is no plain file; nothing was unpacked", path.display(), inner.display());
+        ensure!(is_below, "{}: `{shown}` does not lie in `{folder}`; nothing was unpacked", path.display());
+        ensure!(kind.is_file(), "{}: `{shown}` is no plain file; nothing was unpacked", path.display());
         let target = temporary.join(&inner);
-        let cannot = || format!("cannot write {}", target.display());
+        let cannot = || format!("cannot write `{shown}` of {}", path.display());
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent).with_context(cannot)?;
         }
@@ -60,7 +62,7 @@ fn write_all(path: &Path, temporary: &Path, folder: &str) -> Result<()> {
         let mut digest = Sha256::new();
         let mut buffer = vec![0; 1 << 18];
         loop {
-            let n = entry.read(&mut buffer).with_context(broken)?;
+            let n = entry.read(&mut buffer).map_err(broken)?;
             if n == 0 {
                 break;
             }

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-fn encode(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+pub(super) fn encode(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     image.write_to(&mut bytes, format).expect("an encoded image");
     bytes.into_inner()
@@ -214,11 +214,11 @@ fn imagenette_has_the_names_of_its_classes() {
     let files: Vec<(&str, Vec<u8>)> = names.iter().map(|name| (name.as_str(), encoded(true, 12, 9))).collect();
     let (_folder, root) = tree(&files);
     fs::write(root.join("imagenette2-160/noisy_imagenette.csv"), "path").expect("a written file");
-    let set = load("imagenette", &root).expect("a right folder");
-    assert_eq!(
-        (set.name.as_str(), &set.classes[..2]),
-        ("imagenette", &["tench".into(), "English springer".into()][..])
-    );
+    let folder = root.join("imagenette2-160");
+    let set = crate::load::imagenette(&folder, [10, 10]).expect("a right folder");
+    assert_eq!(set.classes[..2], ["tench", "English springer"]);
+    says(load("imagenette", &root), &["imagenette2-160/train: expected 9469 images, found 10"]);
+    says(crate::load::imagenette(&folder, [10, 11]), &["imagenette2-160/val: expected 11 images, found 10"]);
     assert_eq!((set.train.labels.clone(), channels(&set.train)), (Some((0..10).collect()), 3));
     assert_eq!(set.test.expect("a test part").labels, Some((0..10).collect()));
     let of = |part: &str, id: &str| root.join("imagenette2-160").join(part).join(id);
@@ -226,6 +226,47 @@ fn imagenette_has_the_names_of_its_classes() {
     says(load("imagenette", &root), &["is not Imagenette", "n01440764 to n03888257"]);
     fs::rename(of("train", "n03888257"), of("train", "n00000000")).expect("moved");
     says(load("imagenette", &root), &["is not Imagenette"]);
+}
+
+#[test]
+fn images_that_claim_more_than_their_file_can_hold_are_refused() {
+    // A PNG says its width and height at byte 16, a JPEG its height and width 5 bytes behind the start of its frame.
+    let png = |side: u32| {
+        let mut png = encoded(false, 9, 7);
+        png[16..24].copy_from_slice(&[side.to_be_bytes(), side.to_be_bytes()].concat());
+        super::fuzz::mend_png(png)
+    };
+    let jpeg = |side: u16| {
+        let mut jpeg = encoded(true, 9, 7);
+        let at = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).expect("a frame") + 5;
+        jpeg[at..at + 4].copy_from_slice(&[side.to_be_bytes(), side.to_be_bytes()].concat());
+        jpeg
+    };
+    for (name, image) in [("a/1.png", png(60_000)), ("a/1.jpg", jpeg(60_000))] {
+        says(decode("file", &image, 3), &["file has 60000 x 60000 pixels by its header, more than 100000000"]);
+        let (_folder, path) = tree(&[(name, image), ("a/2.png", encoded(false, 9, 7))]);
+        says(open(&path), &[name, "60000 x 60000"]);
+    }
+    for image in [png(9_000), jpeg(9_000)] {
+        says(decode("file", &image, 3), &["file is cut short or damaged", "cannot hold the 9000 x 9000 pixels"]);
+    }
+    says(decode("file", &png(0), 3), &["file"]);
+    // What is all of one colour is packed best, and read.
+    let white = encode(&GrayImage::from_pixel(3000, 3000, image::Luma([255])).into(), ImageFormat::Png);
+    assert_eq!(shape(&decode("file", &white, 1).expect("an image")), [3000, 3000, 1]);
+    let white = encode(&GrayImage::from_pixel(3000, 3000, image::Luma([255])).into(), ImageFormat::Jpeg);
+    assert_eq!(shape(&decode("file", &white, 1).expect("an image")), [3000, 3000, 1]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_back_to_a_folder_above_ends() {
+    let (_folder, path) = tree(&[("a/1.png", encoded(false, 9, 7))]);
+    std::os::unix::fs::symlink(path.join("a"), path.join("a/again")).expect("a link");
+    says(open(&path), &["folders deep: does a link lead back to a folder above?"]);
+    fs::remove_file(path.join("a/again")).expect("removed");
+    std::os::unix::fs::symlink(path.join("none"), path.join("a/2.png")).expect("a link");
+    says(open(&path), &["cannot read", "a/2.png"]);
 }
 
 proptest! {

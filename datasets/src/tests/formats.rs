@@ -10,18 +10,18 @@ use selfsup_core::data::Images as _;
 use std::io::Write as _;
 use std::path::Path;
 
-fn content(bytes: &[u8]) -> Content<'_> {
+pub(super) fn content(bytes: &[u8]) -> Content<'_> {
     Content::new("file".into(), bytes).expect("memory can be read")
 }
 
-fn packed(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn packed(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(bytes).expect("memory can be written");
     encoder.finish().expect("memory can be written")
 }
 
 /// Big-endian numbers, then bytes.
-fn idx_file(numbers: &[u32], body: &[u8]) -> Vec<u8> {
+pub(super) fn idx_file(numbers: &[u32], body: &[u8]) -> Vec<u8> {
     [numbers.iter().flat_map(|n| n.to_be_bytes()).collect(), body.to_vec()].concat()
 }
 
@@ -77,12 +77,12 @@ fn as_many_labels_as_images() {
 }
 
 /// A record whose pixel (row, column) of channel c is a known function of all three.
-fn cifar_record(labels: &[u8], value: impl Fn(usize, usize, usize) -> u8) -> Vec<u8> {
+pub(super) fn cifar_record(labels: &[u8], value: impl Fn(usize, usize, usize) -> u8) -> Vec<u8> {
     let planes = (0..3072).map(|at| value(at / 1024, at % 1024 / 32, at % 32));
     labels.iter().copied().chain(planes).collect()
 }
 
-fn parse_cifar(bytes: &[u8], kind: Kind) -> anyhow::Result<(Vec<u8>, Vec<u16>)> {
+pub(super) fn parse_cifar(bytes: &[u8], kind: Kind) -> anyhow::Result<(Vec<u8>, Vec<u16>)> {
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     cifar::parse("file", bytes, kind, &mut pixels, &mut labels)?;
     Ok((pixels, labels))

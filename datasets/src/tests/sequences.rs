@@ -155,7 +155,7 @@ fn vocabularies_tell_what_an_id_is_to_a_word() {
 }
 
 /// A `tokenizer.json`: its model, its decoder and what else it has.
-fn tokenizer(model: &str, decoder: &str, more: &str) -> String {
+pub(super) fn tokenizer(model: &str, decoder: &str, more: &str) -> String {
     format!(
         r#"{{"version": "1.0", "padding": null, "post_processor": null, "normalizer": null, "model": {model},
         "decoder": {decoder}, {more}}}"#

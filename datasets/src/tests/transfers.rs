@@ -279,7 +279,7 @@ fn get_accepts_either_packing_of_the_right_content_and_replaces_the_wrong() {
 }
 
 /// A packed archive with entries as they come, their names unchecked.
-fn archive(entries: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
+pub(super) fn archive(entries: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, kind, bytes) in entries {
         let mut header = tar::Header::new_gnu();
