@@ -16,6 +16,8 @@ use selfsup_core::rng::{Purpose, Rng, hash_name};
 use selfsup_core::store::Store;
 use selfsup_core::{Kind, Tensor, no_grad};
 use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How to fine-tune. The learning rate rises over `warmup` epochs and falls as half a cosine to 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,6 +118,18 @@ pub struct FinetuneScore {
 /// Test images that pass the network at once.
 const TEST_BATCH: usize = 512;
 
+/// The error of a training that was ended from outside. Nothing of it is kept: it starts anew another time.
+#[derive(Debug)]
+pub struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("stopped on request")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
 /// Trains the encoder with a new classifier ([`Classifier::train`]), and scores both on `test`.
 ///
 /// # Errors
@@ -127,9 +141,10 @@ pub fn finetune(
     test: Labelled,
     classes: usize,
     seed: u64,
+    stop: &AtomicBool,
 ) -> Result<FinetuneScore> {
     test.check("test", classes)?;
-    let trained = Classifier::train(config, network, train, classes, seed)?;
+    let trained = Classifier::train(config, network, train, classes, seed, stop)?;
     let Classifier { train_loss, labelled, epochs, steps, .. } = trained;
     Ok(FinetuneScore { accuracy: trained.accuracy(test)?, train_loss, labelled, epochs, steps })
 }
@@ -149,16 +164,18 @@ impl<'a> Classifier<'a> {
     ///
     /// Which images are labelled depends on the labels, the fraction and the seed alone, so every method is given the
     /// same ones; smaller fractions are parts of larger ones. The arithmetic is that of
-    /// [`selfsup_core::precision::with`].
+    /// [`selfsup_core::precision::with`]. `stop`, set from outside, ends it after the step in progress.
     ///
     /// # Errors
-    /// If the configuration cannot be used, images and labels do not fit, an image cannot be read, or the loss diverges.
+    /// If the configuration cannot be used, images and labels do not fit, an image cannot be read, or the loss diverges;
+    /// [`Stopped`] if it was.
     pub fn train(
         config: &Finetune,
         network: &'a Network<'a>,
         train: Labelled,
         classes: usize,
         seed: u64,
+        stop: &AtomicBool,
     ) -> Result<Classifier<'a>> {
         config.check()?;
         let Finetune { fraction, epochs, min_steps, batch, warmup, ref recipe, ref optimiser } = *config;
@@ -201,6 +218,9 @@ impl<'a> Classifier<'a> {
                 loss.f_backward()?;
                 optimiser_state.step(Schedule::default().rate(peak, warmup, at), peak)?;
                 total += loss.detach().to_kind(Kind::Double);
+                if stop.load(Ordering::Relaxed) {
+                    return Err(Stopped.into());
+                }
             }
             train_loss = total.double_value(&[]) / per_epoch as f64;
             ensure!(

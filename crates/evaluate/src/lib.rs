@@ -13,7 +13,7 @@ pub mod ridge;
 pub mod split;
 
 pub use features::Features;
-pub use finetune::{Classifier, Finetune, FinetuneScore, Labelled, Network, finetune};
+pub use finetune::{Classifier, Finetune, FinetuneScore, Labelled, Network, Stopped, finetune};
 pub use geometry::{Geometry, effective_rank, normalised_std};
 pub use knn::Knn;
 pub use linear::{Linear, LinearScore};

@@ -8,7 +8,8 @@ use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::{Init, Role, Store};
 use selfsup_core::{Device, Tensor};
 use selfsup_evaluate::finetune::{Labelled, Network};
-use selfsup_evaluate::{Finetune, FinetuneScore, finetune};
+use selfsup_evaluate::{Finetune, FinetuneScore, Stopped, finetune};
+use std::sync::atomic::AtomicBool;
 
 /// Grey images of 8 x 8 noise with stripes: lying for class 0, standing for class 1.
 struct Stripes {
@@ -53,6 +54,10 @@ impl Images for Stripes {
 
 /// Fine-tunes a convolution with batch normalisation; gives the score and what became of every variable.
 fn run(config: &Finetune, seed: u64) -> Result<(FinetuneScore, Vec<(String, Tensor)>)> {
+    run_until(config, seed, &AtomicBool::new(false))
+}
+
+fn run_until(config: &Finetune, seed: u64, stop: &AtomicBool) -> Result<(FinetuneScore, Vec<(String, Tensor)>)> {
     let store = Store::new(0, Device::Cpu);
     let path = store.root() / "encoder";
     let conv = Conv2d::kaiming(&(&path / "conv"), 1, 8, 3, 1, 1);
@@ -64,7 +69,7 @@ fn run(config: &Finetune, seed: u64) -> Result<(FinetuneScore, Vec<(String, Tens
     let normalisation = Normalisation { mean: vec![0.4], std: vec![0.2] };
     let network = Network { features: &features, store: &store, size: 8, normalisation: &normalisation };
     let (train, test) = (Stripes::new(300, 1), Stripes::new(200, 2));
-    let score = finetune(config, &network, train.labelled(), test.labelled(), 2, seed)?;
+    let score = finetune(config, &network, train.labelled(), test.labelled(), 2, seed, stop)?;
     Ok((score, store.variables().into_iter().map(|v| (v.name, v.tensor.detach())).collect()))
 }
 
@@ -87,6 +92,12 @@ fn labels_are_learned_and_only_the_encoder_moves() {
         assert_eq!(projector && tensor.eq_tensor(&tensor.ones_like()).all().int64_value(&[]) == 1, projector, "{name}");
         assert!(!tensor.grad().defined() || tensor.grad().abs().max().double_value(&[]) == 0.0);
     }
+}
+
+#[test]
+fn it_ends_when_it_is_asked_to() {
+    let error = run_until(&config(), 0, &AtomicBool::new(true)).expect_err("stopped");
+    assert!(error.is::<Stopped>(), "{error}");
 }
 
 #[test]
