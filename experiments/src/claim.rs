@@ -5,6 +5,7 @@ mod list;
 pub use list::CLAIMS;
 
 use crate::config::{RunConfig, one_line};
+use crate::message;
 use crate::registry::{RANDOM, SUPERVISED, did_you_mean};
 use crate::study::{Place, execute_all, overlay, take_name};
 use anyhow::{Context, Result, bail, ensure};
@@ -410,11 +411,11 @@ pub struct Judged {
 /// If a claim cannot be read, or a file not written.
 pub fn judge(wanted: &[Claim], name: &str, place: &Place) -> Result<Judged> {
     let folder = place.folder.join(name);
-    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    fs::create_dir_all(&folder).with_context(|| format!("{}: could not be made", folder.display()))?;
     let mut runs = Runs { folder: place.folder, ended: HashMap::new() };
     let (mut rows, mut failed): (Vec<Row>, Vec<String>) = (Vec::new(), Vec::new());
     let complete = execute_all(&self::runs(wanted)?, place, |config, end| {
-        let end = end.map_err(|why| format!("{why:#}"));
+        let end = end.map_err(|why| message::one_line(&why));
         match &end {
             Ok(scores) => rows.extend(scores.iter().cloned()),
             Err(why) => {

@@ -376,6 +376,9 @@ fn a_kind(value: &Value) -> &'static str {
     }
 }
 
+/// Parts of the longest key: there are four in `evaluate.augmentation.recipe.crop.scale`, and room for more.
+const DEEPEST: usize = 8;
+
 /// `a.b=value` as a table. The value is TOML; what is not, is a text.
 ///
 /// # Errors
@@ -383,6 +386,8 @@ fn a_kind(value: &Value) -> &'static str {
 pub fn parse_override(text: &str) -> Result<Table> {
     let (key, value) = text.split_once('=').with_context(|| format!("`{text}`: expected key=value"))?;
     ensure!(!key.is_empty() && key.split('.').all(|part| !part.is_empty()), "`{text}`: expected key=value");
+    // No key has as many, and tables inside tables without end would overflow the stack.
+    ensure!(key.split('.').count() <= DEEPEST, "`{key}`: expected a key of at most {DEEPEST} parts");
     let value = format!("v = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
     let mut value = value.unwrap_or_else(|| Value::String(text[key.len() + 1..].into()));
     for part in key.split('.').rev() {

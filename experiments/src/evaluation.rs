@@ -69,6 +69,9 @@ fn embedding<'a>(
     Ok(there.then_some(|x: &Tensor| subject.method.embedding(x).expect("it was there before")))
 }
 
+/// Pixels of a side of the largest images: a batch is set aside before one of them is made.
+const LARGEST: usize = 4096;
+
 /// Protocols that need labels.
 pub const LABELLED: [&str; 4] = ["knn", "linear", "finetune", "layers"];
 
@@ -92,6 +95,13 @@ pub fn check(config: &RunConfig, dataset: &Dataset) -> Result<()> {
             dataset.name
         );
     }
+    if let (Some(asking), [only]) = (labelled, dataset.classes.as_slice()) {
+        bail!(
+            "`{}` has the one class `{only}`, so that every answer to `{asking}` is right: give it more classes, or \
+             `evaluate.protocols=['geometry', 'pretext']`, which need none",
+            dataset.name
+        );
+    }
     let features = wanted.iter().find(|p| !OWN.contains(&p.as_str()));
     if let (Some(asking), true) = (features, generation::captions_are_labels(&dataset.train)) {
         bail!(
@@ -106,6 +116,11 @@ pub fn check(config: &RunConfig, dataset: &Dataset) -> Result<()> {
         "protocol `augmentation` tells how images were augmented, but `{}` holds {}: leave it out",
         dataset.name,
         modality.plural()
+    );
+    ensure!(
+        !matches!(modality, Modality::Images { .. }) || config.size <= LARGEST,
+        "`size` is {}; expected at most {LARGEST} pixels",
+        config.size
     );
     let (k, n) = (config.evaluate.knn.k, dataset.train.len());
     ensure!(

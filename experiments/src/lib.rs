@@ -6,6 +6,7 @@ pub mod estimate;
 pub mod evaluation;
 pub mod first_stage;
 pub mod generation;
+pub mod message;
 pub mod objective;
 pub mod preset;
 pub mod progress_bar;

@@ -8,7 +8,7 @@ use selfsup_experiments::objective::{nine_digits, objective};
 use selfsup_experiments::reporting::{Report, methods_csv};
 use selfsup_experiments::run::{self, End, Folder, Machine};
 use selfsup_experiments::study::{Place, Shard, Study, compare, make};
-use selfsup_experiments::{claim, estimate, evaluation, first_stage, generation, preset, registry};
+use selfsup_experiments::{claim, estimate, evaluation, first_stage, generation, message, preset, registry};
 use selfsup_report::results::{self, Row};
 use selfsup_report::table::colour_wanted;
 use std::collections::HashMap;
@@ -159,13 +159,18 @@ fn main() -> ExitCode {
             std::process::exit(141); // the reader has seen enough, as in `selfsup methods | head`: what SIGPIPE leaves
         }
         let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or(text);
+        // No fault of the program, and nothing that it could have known before.
+        if ["can't allocate memory", "not enough memory", "out of memory"].iter().any(|words| text.contains(words)) {
+            eprintln!("error: there is too little memory: take a smaller batch, image or network ({first})");
+            std::process::exit(1);
+        }
         let place = info.location().map(|l| format!(" ({}:{})", l.file(), l.line())).unwrap_or_default();
         eprintln!("internal error{place}: {first}. This is a fault of the program; please report it");
     }));
     match work(Arguments::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", message::one_line(&error));
             ExitCode::FAILURE
         }
     }
@@ -473,7 +478,12 @@ fn pretrain(
         }
     }
     println!("{}", path.display());
-    Ok(if path.join("FAILED").exists() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let failed = path.join("FAILED");
+    if failed.exists() {
+        let why = std::fs::read_to_string(&failed).with_context(|| failed.display().to_string())?;
+        bail!("{}: the run diverged: {why}", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn print_rows(rows: &[Row]) {
@@ -497,12 +507,12 @@ fn eval(words: &[String], machine: &Machine) -> Result<()> {
     ensure!(!folders.is_empty(), "which run? give the folder of one, as `selfsup pretrain` prints it");
     for folder in folders {
         let folder = Path::new(folder);
-        let (mut config, dataset, mut subject) = run::open(folder, machine)?;
         ensure!(
             !folder.join("FAILED").exists(),
             "{}: the run diverged, so there is nothing to judge: FAILED in it says where",
             folder.display()
         );
+        let (mut config, dataset, mut subject) = run::open(folder, machine)?;
         if config.name() == registry::SUPERVISED {
             bail!("{}: the supervised row is judged where it is trained; run the comparison again", folder.display());
         }

@@ -3,7 +3,7 @@
 use crate::config::RunConfig;
 use crate::registry::{self, METHODS};
 use crate::run::{Meta, Subject, training_samples};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::{HostBatch, plain, render_views};
 use selfsup_core::data::Normalisation;
@@ -192,7 +192,10 @@ impl Report {
     /// # Errors
     /// If a file cannot be read or holds no rows.
     pub fn read(paths: &[PathBuf]) -> Result<Report> {
-        Report::of(results::read_many(paths)?)
+        let rows = results::read_many(paths)?;
+        let names = || paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        ensure!(!rows.is_empty(), "{}: there is no row to report; are the runs finished?", names());
+        Report::of(rows)
     }
 
     /// The report of rows.
@@ -222,7 +225,7 @@ impl Report {
     /// If a file cannot be written.
     pub fn write(&self, folder: &Path, runs: &[PathBuf]) -> Result<PathBuf> {
         let figures = folder.join("figures");
-        fs::create_dir_all(&figures).with_context(|| figures.display().to_string())?;
+        fs::create_dir_all(&figures).with_context(|| format!("{}: could not be made", figures.display()))?;
         let join = |text: fn(&Table) -> Result<String>| -> Result<String> {
             Ok(self.tables.iter().map(text).collect::<Result<Vec<_>>>()?.join("\n"))
         };

@@ -418,6 +418,16 @@ fn train(
     );
     let size = subject.shape.size() as usize;
     let other = recipes.iter().map(|recipe| recipe.side(size)).find(|&side| side != size);
+    let smallest = recipes.iter().map(|recipe| recipe.side(size)).min().unwrap_or(size);
+    if let EncoderConfig::Residual { factor, .. } = config.encoder {
+        ensure!(
+            smallest >= factor as usize,
+            "a view of {} has {smallest} pixels, but {} divides the sides of images by {factor}: choose larger views, or a \
+             smaller factor behind its name",
+            config.name(),
+            config.encoder
+        );
+    }
     let fixed = matches!(config.encoder, EncoderConfig::Vit { .. }) || !config.tokenizer.is_empty();
     ensure!(
         !fixed || other.is_none(),

@@ -3,6 +3,7 @@
 use crate::config::{RunConfig, one_line};
 use crate::evaluation::LABELLED;
 use crate::first_stage::{folder_of, planned};
+use crate::message::one_line as one_line_of;
 use crate::registry::{RANDOM, SUPERVISED};
 use crate::reporting::Report;
 use crate::run::{End, Folder, Machine, clear, execute};
@@ -188,7 +189,7 @@ pub struct Compared {
 /// If a run fails; what was done before stays, and the study can be started again.
 pub fn compare(study: &Study, out: &Path, machine: &Machine, resume: bool, stop: &AtomicBool) -> Result<Compared> {
     let folder = out.join(&study.name);
-    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    fs::create_dir_all(&folder).with_context(|| format!("{}: could not be made", folder.display()))?;
     let (configs, published) = (study.runs()?, study.published()?);
     if !published.is_empty() {
         published::write(&folder.join("published.csv"), &published)?;
@@ -274,13 +275,13 @@ impl Shard {
 /// # Errors
 /// If a run failed; the others are made all the same.
 pub fn make(configs: &[RunConfig], place: &Place, resume: bool) -> Result<bool> {
-    fs::create_dir_all(place.folder).with_context(|| place.folder.display().to_string())?;
+    fs::create_dir_all(place.folder).with_context(|| format!("{}: could not be made", place.folder.display()))?;
     if !resume {
         clear_all(configs, place.folder)?;
     }
     let mut failed = Vec::new();
     let complete = execute_all(configs, place, |_, end| {
-        failed.extend(end.err().inspect(|why| eprintln!("error: {why:#}; going on without it")));
+        failed.extend(end.err().inspect(|why| eprintln!("error: {}; going on without it", one_line_of(why))));
         Ok(())
     })?;
     let count = failed.len();

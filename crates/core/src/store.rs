@@ -157,10 +157,14 @@ impl<'a> Path<'a> {
     /// Makes an f32 variable with initial values drawn from its name's own stream.
     ///
     /// # Panics
-    /// If the name is taken.
+    /// If the name is taken, or memory cannot hold it.
     pub fn variable(&self, name: &str, shape: &[i64], role: Role, init: Init) -> Tensor {
         let name = self.child(name);
-        let n = shape.iter().product::<i64>() as usize;
+        // A size in a configuration may be any number: what it asks for is refused in words, not by an abort.
+        let n = shape.iter().try_fold(1usize, |n, &side| n.checked_mul(usize::try_from(side).ok()?));
+        let mut values: Vec<f32> = Vec::new();
+        let room = n.filter(|&n| values.try_reserve_exact(n).is_ok());
+        let n = room.unwrap_or_else(|| panic!("not enough memory for `{name}`, a variable of {shape:?}"));
         let mut rng = Rng::new(self.store.seed, Purpose::Init, 0, hash_name(&name), 0);
         let mut draw: Box<dyn FnMut() -> f64> = match init {
             Init::Const(value) => Box::new(move || value),
@@ -175,7 +179,7 @@ impl<'a> Path<'a> {
                 }
             }),
         };
-        let values: Vec<f32> = (0..n).map(|_| draw() as f32).collect();
+        values.extend((0..n).map(|_| draw() as f32));
         self.add(name, Tensor::from_slice(&values).view(shape), role)
     }
 

@@ -152,6 +152,7 @@ pub(crate) fn read_records<'a>(path: &'a Path, columns: &'a [&'a str]) -> Result
 }
 
 pub(crate) fn parse_records<'a>(path: &'a Path, bytes: &[u8], columns: &'a [&'a str]) -> Result<Vec<Record<'a>>> {
+    ensure!(!bytes.is_empty(), "{}: the file is empty; expected the header {}", path.display(), columns.join(","));
     let mut csv = csv::ReaderBuilder::new().flexible(true).from_reader(bytes);
     let header = csv.headers().with_context(|| format!("{}, line 1: expected a header in UTF-8", path.display()))?;
     check_header(path, header, columns)?;

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Changes that make a run of a second.
-const SHORT: [&str; 5] = [
+pub(crate) const SHORT: [&str; 5] = [
     "data=fashion-mnist-10k:200",
     "train.epochs=1",
     "train.batch=32",
@@ -16,7 +16,7 @@ const SHORT: [&str; 5] = [
     "evaluate.online_every=0",
 ];
 
-fn program(folder: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn program(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_selfsup"));
     // With this variable a backtrace would come out wherever one can.
     command.args(arguments).current_dir(folder).env("RUST_BACKTRACE", "1").env("NO_COLOR", "1").stdin(Stdio::null());
@@ -27,7 +27,7 @@ fn run(folder: &Path, arguments: &[&str]) -> Output {
     program(folder, arguments).output().expect("the program starts")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -54,53 +54,6 @@ pub(crate) fn refuses(folder: &Path, arguments: &[&str], words: &[&str]) {
 
 pub(crate) fn temporary() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
-}
-
-#[test]
-fn mistakes_are_told_in_one_line() {
-    let place = temporary();
-    let place = place.path();
-    fs::write(place.join("not.toml"), "name = \"x\"\nseeds = [0]\nrunz = []\n").expect("a file");
-    fs::write(
-        place.join("typo.toml"),
-        "name = \"x\"\nseeds = [0]\n[[runs]]\nmethod = \"simclr/cpu\"\ntrain.epochz = 1\n",
-    )
-    .expect("a file");
-    let cases: &[(&[&str], &[&str])] = &[
-        (&["pretrain", "simclrr"], &["unknown method `simclrr`", "did you mean `simclr`"]),
-        (&["pretrain", "simclr/cpuu"], &["no preset `cpuu`", "did you mean `cpu`"]),
-        (&["pretrain", "simclr", "method.temprature=1"], &["`method.temprature`", "did you mean `temperature`"]),
-        (&["pretrain", "simclr", "train.epoch=1"], &["`train.epoch`", "did you mean `epochs`"]),
-        (&["pretrain", "simclr", "tran.epochs=1"], &["`tran`", "did you mean `train`"]),
-        (&["pretrain", "simclr", "train.epochs=ten"], &["`train.epochs`", "a whole number", "ten"]),
-        (&["pretrain", "simclr", "train.epochs"], &["train.epochs", "key=value"]),
-        (&["pretrain", "simclr", "train.epochs=0"], &["`train.epochs`", "at least 1"]),
-        (&["pretrain", "simclr", "method.temperature=-1.0"], &["temperature", "-1", "above 0"]),
-        (&["pretrain", "simclr/cpu", "views=[{flip=0.5}]"], &["`views` has 1 recipe", "the loss takes 2"]),
-        (
-            &["pretrain", "simclr/cpu", "encoder=vit-micro/7", "views=[{size=14}, {size=14}]"],
-            &["14 pixels", "vit-micro/7", "convolutional"],
-        ),
-        (&["pretrain", "simclr", "encoder=resnet19"], &["resnet19", "resnet18"]),
-        (&["pretrain", "simclr", "evaluate.protocols=['knnn']"], &["`knnn`", "did you mean `knn`"]),
-        (&["pretrain", "simclr", "data=fasion-mnist-10k"], &["`fasion-mnist-10k`", "did you mean `fashion-mnist-10k`"]),
-        (&["pretrain", "simclr", "data=folder:nowhere"], &["nowhere"]),
-        (&["pretrain", "simclr/cpu", "data=fashion-mnist-10k:20", "train.batch=64"], &["batch of 64", "20 images"]),
-        (&["pretrain", "simclr", "train.batch=1"], &["at least 2", "`train.batch` is 1"]),
-        (&["pretrain", "mae", "encoder=convnet-tiny"], &["mae needs a ViT", "convnet-tiny", "vit-micro/4"]),
-        (&["pretrain", "random"], &["`random`", "not a method"]),
-        (&["pretrain", "simclr", "--config", "nothing.toml"], &["nothing.toml", "could not be read"]),
-        (&["--device", "gpu", "pretrain", "simclr"], &["unknown device `gpu`", "cuda"]),
-        (&["compare", "nothing.toml"], &["nothing.toml", "could not be read"]),
-        (&["compare", "not.toml"], &["not.toml"]),
-        (&["compare", "typo.toml"], &["run 1", "`train.epochz`", "did you mean `epochs`"]),
-        (&["eval"], &["which run?"]),
-        (&["eval", "."], &["config.toml", "expected the folder of a run"]),
-        (&["report", "nothing.csv"], &["nothing.csv", "could not be read"]),
-    ];
-    for (arguments, words) in cases {
-        refuses(place, arguments, words);
-    }
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! What holds of every method and of the whole program. A new method is in these tests once it is in the registry.
 
 mod auxiliary;
+mod bad_input;
 mod claims;
 mod command_line;
 mod conformance;
 mod first_stage;
+mod fuzz;
 mod generation;
 mod imagenet;
 mod layering;
