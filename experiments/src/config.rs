@@ -26,6 +26,11 @@ pub struct RunConfig {
     /// The run whose tokenizer a two-stage method uses: its folder, or METHOD/PRESET, which is then trained first on the
     /// same data; empty: none.
     pub tokenizer: String,
+    /// The safetensors file whose weights the encoder starts with, under the names of torchvision (ResNet), timm (ViT) or
+    /// an export; empty: its own initial values.
+    // Not written where it is empty: configurations without it keep the hash that they had before there was such a key.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub start: String,
     /// What to call this configuration beside its method's name, where a study has several; may be empty.
     pub variant: String,
     /// The method's `name` and its own settings.
@@ -106,6 +111,7 @@ impl Default for RunConfig {
             encoder: EncoderConfig::ConvNet { tiny: false },
             size: 0,
             tokenizer: String::new(),
+            start: String::new(),
             variant: String::new(),
             method: Table::new(),
             auxiliary: Table::new(),
@@ -126,6 +132,7 @@ impl RunConfig {
         let (name, chosen) = method.split_once('/').map_or((method, None), |(name, preset)| (name, Some(preset)));
         let baseline = name == RANDOM || name == SUPERVISED;
         let mut table = Table::try_from(RunConfig::default())?;
+        table.insert("start".into(), String::new().into()); // known, though not written where it is empty
         let mut settings = if baseline { Table::new() } else { (registry::find(name)?.defaults)()? };
         settings.insert("name".into(), name.into());
         table.insert("method".into(), settings.into());
@@ -202,6 +209,11 @@ impl RunConfig {
             self.variant.len() <= 40 && self.variant.chars().all(plain),
             "`variant` may hold 40 letters, digits, blanks and - _ . = + / %, but is `{}`",
             self.variant
+        );
+        ensure!(
+            self.start.is_empty() || !self.variant.is_empty() || ![RANDOM, SUPERVISED].contains(&self.name()),
+            "{} is the reference of a comparison, and with `start` it is another row: name that row by `variant`",
+            self.name()
         );
         ensure!(self.seed <= i64::MAX as u64, "`seed` must be below 2^63");
         if let Ok(entry) = registry::find(self.name()) {

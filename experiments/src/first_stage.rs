@@ -222,7 +222,7 @@ pub fn reload(origin: &Origin, folder: &Path, store: &Store) -> Result<()> {
 }
 
 /// The sha256 of a file, in hexadecimal digits.
-fn sum(path: &Path) -> Result<String> {
+pub(crate) fn sum(path: &Path) -> Result<String> {
     let bytes = fs::read(path).with_context(|| format!("{}: could not be read", path.display()))?;
     Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -8,7 +8,8 @@ use selfsup_experiments::objective::{nine_digits, objective};
 use selfsup_experiments::reporting::{Report, methods_csv};
 use selfsup_experiments::run::{self, End, Folder, Machine};
 use selfsup_experiments::study::{Place, Shard, Study, compare, make};
-use selfsup_experiments::{claim, estimate, evaluation, first_stage, generation, message, preset, registry};
+use selfsup_experiments::weights::Start;
+use selfsup_experiments::{claim, estimate, evaluation, features, first_stage, generation, message, preset, registry};
 use selfsup_report::results::{self, Row};
 use selfsup_report::table::colour_wanted;
 use std::collections::HashMap;
@@ -70,6 +71,16 @@ enum Command {
     ///
     /// With changed settings scores are printed and not written: results.csv holds those of the run's own settings.
     Eval { runs: Vec<String> },
+    /// Features of a run's frozen encoder for other tools: [N, D] as .npy with the labels beside, or as .csv
+    Features {
+        /// The run's folder
+        run: PathBuf,
+        #[arg(long, default_value = "test", value_parser = ["train", "test"])]
+        split: String,
+        /// The file to write, NAME.npy (labels go to NAME.labels.npy) or NAME.csv [default: RUN/export/features-SPLIT.npy]
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
     /// Pictures for captions of your own, by a run that learned to make some (dall-e)
     Generate {
         /// The run's folder
@@ -206,6 +217,11 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
             return pretrain(&config, &machine()?, out.as_deref(), resume == "auto", dry_run);
         }
         Command::Eval { ref runs } => eval(runs, &machine()?)?,
+        Command::Features { ref run, ref split, ref out } => {
+            for path in features::write(run, split, out.as_deref(), &machine()?)? {
+                println!("{}", path.display());
+            }
+        }
         Command::Generate { ref run, ref captions, ref out } => {
             println!("{}", generation::draw(run, captions, out.as_deref(), &machine()?)?.display());
         }
@@ -452,7 +468,8 @@ fn pretrain(
         if let Some(first) = &first {
             first_stage::check(config, first, dataset.native_size)?;
         }
-        let subject = run::build(config, first.as_ref(), &dataset, machine.device)?;
+        let start = Start::of(config)?;
+        let subject = run::build_from(start.as_ref(), config, first.as_ref(), &dataset, machine.device)?;
         let per_epoch = run::training_samples(&dataset).len() / config.train.batch;
         print!("{}", config.to_toml()?);
         println!("# run: {}", config.run_id()?);

@@ -11,13 +11,14 @@ use crate::first_stage::{self, FirstStage};
 use crate::progress_bar::Display;
 use crate::registry::{self, RANDOM, SUPERVISED};
 use crate::reporting::write_pictures;
+use crate::weights::{self, Start};
 use anyhow::{Context, Result, bail, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::data::{Modality, Samples};
 use selfsup_core::encoder::{self, Encoder, EncoderConfig, Tap};
 use selfsup_core::method::{Batch, ImageShape, Loss, Method, SeriesShape, Setup, Shape, TokenShape, to_tokens};
 use selfsup_core::progress::Progress;
-use selfsup_core::store::Store;
+use selfsup_core::store::{Store, Variable};
 use selfsup_core::{Device, Tensor};
 use selfsup_datasets::Dataset;
 use selfsup_report::file::write_whole;
@@ -129,15 +130,37 @@ fn shape(config: &RunConfig, dataset: &Dataset) -> Shape {
     }
 }
 
-/// Builds the method of a configuration, untrained; `first` is the configuration of the first stage of a two-stage
-/// method, whose weights come later ([`FirstStage::load`]).
+/// Builds the method of a configuration, untrained and without the weights that `start` names; `first` is the
+/// configuration of the first stage of a two-stage method, whose weights come later ([`FirstStage::load`]).
 ///
 /// # Errors
 /// If the method cannot be built from it.
 pub fn build(config: &RunConfig, first: Option<&RunConfig>, dataset: &Dataset, device: Device) -> Result<Subject> {
+    build_in(Store::new(config.seed, device), config, first, dataset)
+}
+
+/// The same, its encoder with the weights that `start` names.
+///
+/// # Errors
+/// If the method cannot be built, or the weights do not fit its encoder.
+pub fn build_from(
+    start: Option<&Start>,
+    config: &RunConfig,
+    first: Option<&RunConfig>,
+    dataset: &Dataset,
+    device: Device,
+) -> Result<Subject> {
+    let subject = build(config, first, dataset, device)?;
+    let Some(start) = start else { return Ok(subject) };
+    // Built anew, for what a method makes a copy of its encoder must start with these weights too.
+    let given = start.fit(config, &subject.store.below("encoder"))?;
+    drop(subject);
+    build_in(Store::with_given(config.seed, device, given), config, first, dataset)
+}
+
+fn build_in(store: Store, config: &RunConfig, first: Option<&RunConfig>, dataset: &Dataset) -> Result<Subject> {
     let samples = training_samples(dataset);
     let shape = shape(config, dataset);
-    let store = Store::new(config.seed, device);
     let captions = samples.captions().map(|c| TokenShape { vocabulary: c.vocabulary as i64, length: c.length as i64 });
     let normalisation = dataset.normalisation.clone();
     let words = match (shape, &dataset.vocabulary) {
@@ -185,6 +208,9 @@ pub struct Meta {
     /// The run that the first stage of a two-stage method comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<first_stage::Origin>,
+    /// The file whose weights the encoder started with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<weights::Origin>,
     /// Seconds of training, over all parts of the run.
     pub train_seconds: f64,
     /// Images a second in the last part of the run.
@@ -232,10 +258,12 @@ pub fn execute(
     prepare(config, folder)?;
     let results_path = folder.path.join("results.csv");
     if folder.resume && done.exists() {
+        Start::unchanged(config, read_meta(folder.path).and_then(|meta| meta.start).as_ref())?;
         return Ok(End::Done(results::read(&results_path)?));
     }
+    let start = Start::of(config)?;
     let Some(first) = FirstStage::of(config, dataset, machine, folder, stop)? else { return Ok(End::Stopped) };
-    let mut subject = build(config, first.config(), dataset, machine.device)?;
+    let mut subject = build_from(start.as_ref(), config, first.config(), dataset, machine.device)?;
     first.load(&subject.store)?;
     let started = Instant::now();
     let mut meta = Meta {
@@ -246,6 +274,7 @@ pub fn execute(
         command: std::env::args().collect::<Vec<_>>().join(" "),
         parameters: subject.store.parameters(),
         tokenizer: first.origin(),
+        start: start.map(|start| start.origin),
         train_seconds: 0.0,
         images_per_second: 0.0,
     };
@@ -442,7 +471,8 @@ fn train(
     let events = folder.path.join(EVENTS);
     let mut board = Writer::create(&events, seconds_since_1970())?;
     let first = meta.tokenizer.as_ref().map_or(String::new(), |origin| format!("-{}", &origin.sha256[..8]));
-    let identity = config.hash()? + &format!("-s{}{first}", config.seed);
+    let start = meta.start.as_ref().map_or(String::new(), |origin| format!("-w{}", &origin.sha256[..8]));
+    let identity = config.hash()? + &format!("-s{}{first}{start}", config.seed);
     let run = Run {
         method: &mut *subject.method,
         store: &subject.store,
@@ -496,16 +526,16 @@ fn train(
 /// configuration that made them beside it.
 fn export(subject: &Subject, config: &RunConfig, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    let tensors: Vec<(String, Tensor)> = subject
-        .store
-        .below("encoder")
-        .into_iter()
-        .map(|v| (v.name["encoder.".len()..].to_string(), v.tensor))
-        .collect();
+    let tensors: Vec<(String, Tensor)> = exported(&subject.store).into_iter().map(|v| (v.name, v.tensor)).collect();
     // One entry: several would stand in the header in another order each time.
     let metadata = [("format".to_string(), "pt".to_string())].into();
     write_whole(&folder.join("config.toml"), config.to_toml()?.as_bytes())?;
     checkpoint::write(&folder.join("encoder.safetensors"), &tensors, metadata)
+}
+
+/// The encoder's variables, named as in an export.
+fn exported(store: &Store) -> Vec<Variable> {
+    store.below("encoder").into_iter().map(|v| Variable { name: v.name["encoder.".len()..].into(), ..v }).collect()
 }
 
 /// Reads back a run: its configuration, and its method with the weights of its last checkpoint.
@@ -523,8 +553,17 @@ pub fn open(folder: &Path, machine: &Machine) -> Result<(RunConfig, Dataset, Sub
     let subject = build(&config, first_stage::of_run(folder)?.as_ref(), &dataset, machine.device)?;
     if ![RANDOM, SUPERVISED].contains(&config.name()) {
         load_weights(folder, &subject.store, "")?;
-    } else if let Some(origin) = read_meta(folder).and_then(|meta| meta.tokenizer) {
+        return Ok((config, dataset, subject));
+    }
+    if let Some(origin) = read_meta(folder).and_then(|meta| meta.tokenizer) {
         first_stage::reload(&origin, folder, &subject.store)?;
+    }
+    // These have no checkpoint. Nothing but the seed is needed of untrained ones; of others the export has all.
+    if config.name() == SUPERVISED || !config.start.is_empty() {
+        let path = folder.join("export/encoder.safetensors");
+        let unfinished = || format!("{}: finish the run first, with the command that began it", folder.display());
+        let saved = checkpoint::read(&path).with_context(unfinished)?;
+        checkpoint::restore(&exported(&subject.store), &saved.tensors, "").with_context(|| path.display().to_string())?;
     }
     Ok((config, dataset, subject))
 }

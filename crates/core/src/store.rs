@@ -2,6 +2,7 @@
 
 use crate::rng::{Purpose, Rng, hash_name};
 use std::cell::RefCell;
+use std::collections::HashMap;
 use tch::{Device, Tensor};
 
 /// What the optimiser may do with a variable.
@@ -56,6 +57,8 @@ pub enum Init {
 /// The variables of one method, in the order of their creation.
 pub struct Store {
     variables: RefCell<Vec<Variable>>,
+    /// What variables of these names start with, in place of their own initial values.
+    given: HashMap<String, Tensor>,
     seed: u64,
     device: Device,
 }
@@ -64,7 +67,13 @@ impl Store {
     /// An empty store. A variable's initial values depend on `seed` and on its name alone, not on the device, the
     /// method or what was made before it: the encoders of two methods with one seed start equal.
     pub fn new(seed: u64, device: Device) -> Store {
-        Store { variables: RefCell::new(Vec::new()), seed, device }
+        Store::with_given(seed, device, HashMap::new())
+    }
+
+    /// The same, but the variables whose names are in `given` start with the values there: whatever is made a copy of
+    /// them while a method is built (a target network) starts with those too.
+    pub fn with_given(seed: u64, device: Device, given: HashMap<String, Tensor>) -> Store {
+        Store { variables: RefCell::new(Vec::new()), given, seed, device }
     }
 
     /// Where its tensors live.
@@ -192,6 +201,9 @@ impl<'a> Path<'a> {
     }
 
     fn add(&self, name: String, tensor: Tensor, role: Role) -> Tensor {
+        if let Some(given) = self.store.given.get(&name) {
+            assign(&tensor, given);
+        }
         let role = if self.frozen { Role::Buffer } else { role };
         let tensor = tensor.to_device(self.store.device).set_requires_grad(role != Role::Buffer);
         let mut variables = self.store.variables.borrow_mut();
@@ -251,6 +263,18 @@ mod tests {
         assert_eq!(make(0, &["w"]), make(0, &["other", "w"]));
         assert_ne!(make(0, &["w"]), make(1, &["w"]));
         assert_ne!(make(0, &["w"]), make(0, &["v"]));
+    }
+
+    #[test]
+    fn given_values_take_the_place_of_initial_ones() {
+        let value = Tensor::from_slice(&[1.0f64, 2.0]);
+        let store = Store::with_given(0, Device::Cpu, [("a.w".to_string(), value)].into());
+        let w = (store.root() / "a").variable("w", &[2], Role::Weight, Init::Normal(1.0));
+        assert_eq!(w, Tensor::from_slice(&[1.0f32, 2.0]));
+        assert!(w.requires_grad());
+        let other = (store.root() / "b").variable("w", &[2], Role::Weight, Init::Normal(1.0));
+        let drawn = Store::new(0, Device::Cpu);
+        assert_eq!(other, (drawn.root() / "b").variable("w", &[2], Role::Weight, Init::Normal(1.0)));
     }
 
     #[test]

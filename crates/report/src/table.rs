@@ -11,7 +11,8 @@ use std::ops::Range;
 pub enum Kind {
     /// The untrained encoder, `random`.
     Random,
-    /// What else takes no training of an encoder: a method of the family `baseline`.
+    /// What else takes no training of an encoder: a method of the family `baseline`, and `random` in a variant (an
+    /// encoder that starts with given weights).
     Baseline,
     Method,
     /// The encoder trained with labels, `supervised`.
@@ -21,7 +22,7 @@ pub enum Kind {
 impl Kind {
     fn of(row: &Row) -> Kind {
         match (row.method.as_str(), row.family.as_str()) {
-            ("random", _) => Kind::Random,
+            ("random", _) if row.variant.is_empty() => Kind::Random,
             ("supervised", _) => Kind::Supervised,
             (_, "baseline") => Kind::Baseline,
             _ => Kind::Method,

@@ -16,6 +16,7 @@ mod objective;
 mod precision;
 mod protocols;
 mod resume;
+mod weights;
 
 use selfsup_core::Device;
 use selfsup_core::method::Entry;
