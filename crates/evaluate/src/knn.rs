@@ -33,10 +33,18 @@ impl Knn {
     /// # Errors
     /// If `k` or `temperature` cannot be used, or train and test do not belong together.
     pub fn accuracy(&self, train: &Features, test: &Features, classes: usize) -> Result<f64> {
+        Ok(self.score(train, test, classes)?.0)
+    }
+
+    /// The same, and the class that each test image was given.
+    ///
+    /// # Errors
+    /// As [`Knn::accuracy`].
+    pub fn score(&self, train: &Features, test: &Features, classes: usize) -> Result<(f64, Vec<i64>)> {
         check_pair(train, test, classes)?;
         let predicted = self.predict(train, &test.x, classes)?;
         let right = predicted.iter().zip(test.label_values()?).filter(|(p, label)| **p == *label).count();
-        Ok(right as f64 / test.len() as f64)
+        Ok((right as f64 / test.len() as f64, predicted))
     }
 
     /// # Errors
@@ -87,6 +95,21 @@ impl Knn {
                 }
             }
             Ok(predicted)
+        })
+    }
+
+    /// The `k` training images most similar to each row of `queries` [M, D], nearest first: [M][k]. For few queries.
+    ///
+    /// # Errors
+    /// If `k` is more than there are, or the dimensions differ.
+    pub fn neighbours(&self, train: &Features, queries: &Tensor) -> Result<Vec<Vec<usize>>> {
+        let (n, k) = (train.len(), self.k);
+        ensure!((1..=n).contains(&k), "{k} neighbours were asked for, but there are {n} training images");
+        no_grad(|| {
+            let similarity = normalised(queries).f_mm(&normalised(&train.x).tr())?;
+            let (_, order) = similarity.sort_stable(true, 1, true);
+            let rows = Vec::<Vec<i64>>::try_from(order.narrow(1, 0, k as i64).contiguous())?;
+            Ok(rows.into_iter().map(|row| row.into_iter().map(|i| i as usize).collect()).collect())
         })
     }
 

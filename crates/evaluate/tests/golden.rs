@@ -296,6 +296,19 @@ fn knn_decides_ties_by_place_and_class() {
 }
 
 #[test]
+fn neighbours_are_sorted_by_angle_and_ties_by_place() {
+    // At angles of 0, 90, 180 and 45 degrees, of any length, and 45 again.
+    let x = [[1f32, 0.0], [0.0, 9.0], [-2.0, 0.0], [3.0, 3.0], [1.0, 1.0]].concat();
+    let bank = Features::new(Tensor::from_slice(&x).view([5, 2]), Tensor::zeros([5], (Kind::Int64, Device::Cpu)));
+    let bank = bank.expect("features");
+    let queries = Tensor::from_slice(&[0.5f32, 0.4, -1.0, 0.1]).view([2, 2]);
+    let near = |k| Knn { k, ..Knn::default() }.neighbours(&bank, &queries);
+    assert_eq!(near(5).expect("neighbours"), [[3, 4, 0, 1, 2], [2, 1, 3, 4, 0]]);
+    assert_eq!(near(1).expect("neighbours"), [[3], [2]]);
+    assert!(near(6).expect_err("five images").to_string().contains("6 neighbours"));
+}
+
+#[test]
 fn knn_refuses_what_it_cannot_use() {
     let bank = features(&[1.0, 2.0, 3.0, 4.0], 2, &[0, 1]);
     let refused = |knn: Knn, classes| knn.accuracy(&bank, &bank, classes).expect_err("refused").to_string();

@@ -5,19 +5,23 @@
 
 mod bars;
 mod canvas;
+mod confusion;
 mod intervals;
 mod lines;
 mod matrix;
 mod panels;
+mod points;
 mod ranks;
 mod scatter;
 
 pub use bars::bars;
 pub(crate) use canvas::{sheet, text_width};
+pub use confusion::confusion;
 pub use intervals::{Interval, intervals};
 pub use lines::{Axes, Series, lines};
 pub use matrix::matrix;
 pub use panels::{Panel, panels};
+pub use points::points;
 pub use ranks::ranks;
 pub use scatter::scatter;
 

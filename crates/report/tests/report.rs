@@ -1,6 +1,6 @@
 //! The crate from outside: CSV, statistics, tables, figures, page, event files.
 
-use selfsup_report::figure::{Axes, Panel, Series, bars, lines, matrix, panels, ranks, scatter};
+use selfsup_report::figure::{Axes, Panel, Series, bars, confusion, lines, matrix, panels, points, ranks, scatter};
 use selfsup_report::html::{Card, Page};
 use selfsup_report::published::{self, Published};
 use selfsup_report::results::{self, COLUMNS, Row, Status};
@@ -83,7 +83,7 @@ fn bad_results_are_refused_with_place_and_expectation() {
         (good.replace("split,", ""), "the column `split` is missing"),
         (good.replace("run_id,study", "study,run_id"), "out of order"),
         (good.replace(",ok", ""), "line 2: expected 21 fields"),
-        (String::new(), "is missing"),
+        (String::new(), "the file is empty; expected the header"),
     ];
     for (text, expected) in cases {
         fs::write(&path, text).expect("written");
@@ -180,6 +180,34 @@ fn figures_name_every_method_and_are_the_same_twice() {
     }
     assert!(bars(&table(), 9).is_err() && lines(&axes, &[]).is_err());
     assert!(lines(&axes, &[Series::of_runs("a", &[vec![(0.0, f64::NAN)]])]).is_err());
+}
+
+#[test]
+fn a_confusion_shows_shares_of_its_rows() {
+    let classes: Vec<String> = ["shirt", "<b>"].map(String::from).into();
+    let figure = confusion("Taken for", &classes, &[vec![3, 1], vec![0, 4]]).expect("drawn");
+    assert!(figure.svg.contains("aria-label=\"Taken for: 87.5 % of 8 are right\""), "{}", figure.svg);
+    for text in ["1 shirt\n", "2 &lt;b&gt;\n", "\n75\n", "\n25\n", "\n100\n"] {
+        assert!(figure.svg.contains(text), "{text} in {}", figure.svg);
+    }
+    assert!(!figure.svg.contains("\n0\n"), "an empty cell stays white");
+    let many: Vec<String> = (0..100).map(|i| format!("class {i}")).collect();
+    let counts: Vec<Vec<u64>> = (0..100).map(|i| (0..100).map(|j| u64::from(i == j)).collect()).collect();
+    assert!(confusion("Many", &many, &counts).expect("drawn").svg.contains("100 class 99\n"));
+    let error = confusion("Taken for", &classes, &[vec![1, 2]]).expect_err("one row").to_string();
+    assert!(error.contains("2 rows and 2 columns"), "{error}");
+}
+
+#[test]
+fn points_lie_in_one_scale_with_their_legend() {
+    let groups: Vec<(String, Vec<(f64, f64)>)> =
+        (0..20).map(|i| (format!("class-{i}"), vec![(f64::from(i), 0.0), (f64::NAN, 1.0), (0.0, 2.0)])).collect();
+    let figure = points("Features", "Of them all.", &groups).expect("drawn");
+    assert!(figure.svg.contains("Features: 40 points in 20 groups"), "those that are not finite are left out");
+    assert!(figure.svg.contains("class-13\n") && !figure.svg.contains("class-14\n") && figure.svg.contains("6 more\n"));
+    assert_eq!(figure, points("Features", "Of them all.", &groups).expect("drawn"));
+    assert!(points("One", "", &[("a".into(), vec![(1.0, 1.0)])]).is_ok(), "one point has no extent");
+    assert!(points("None", "", &[("a".into(), vec![(f64::NAN, 0.0)])]).is_err());
 }
 
 #[test]

@@ -173,6 +173,11 @@ impl Canvas<'_> {
         self.backend.draw_circle(fine(centre), radius, &shape(hex, 1.0, 1.1, false), false).map_err(failed)
     }
 
+    /// A circle filled with its colour.
+    pub(super) fn disc(&mut self, centre: Point, radius: f64, hex: &str) -> Result<()> {
+        self.backend.draw_circle(fine(centre), (radius * FINE) as u32, &shape(hex, 1.0, 0.0, true), true).map_err(failed)
+    }
+
     pub(super) fn text(&mut self, text: &str, at: Point, size: f64, hex: &str, side: Side) -> Result<()> {
         let h_pos = match side {
             Side::Right => HPos::Left,
