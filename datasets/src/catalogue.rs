@@ -144,14 +144,14 @@ impl Entry {
                 let from = source.mirrors.first().map_or(String::new(), |base| format!(" from {base}{}", source.file));
                 let bytes = source.bytes.map_or(String::new(), |bytes| format!("{bytes} bytes, "));
                 let then = if self.format.is_unpacked() { ", unpacked there" } else { "" };
-                format!("  {}{then}{from} ({bytes}{})", self.place(root, source).display(), source.sum)
+                format!("{}{then}{from} ({bytes}{})", self.place(root, source).display(), source.sum)
             })
             .collect();
         let start = match self.sources.iter().any(|source| !source.mirrors.is_empty()) {
             true => format!("run `selfsup data get {}`, or place by hand:", self.name),
             false => "nobody publishes it under a fixed address; place by hand:".to_string(),
         };
-        format!("{start}\n{}", by_hand.join("\n"))
+        format!("{start} {}", by_hand.join("; "))
     }
 }
 

@@ -10,6 +10,9 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
+/// Numbers of the longest shape that is read: LibTorch's own limit in many operations.
+const MOST_SIDES: usize = 64;
+
 /// Named tensors, and text that goes with them.
 pub struct Checkpoint {
     pub tensors: HashMap<String, Tensor>,
@@ -104,8 +107,12 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
     let file = SafeTensors::deserialize(&bytes).with_context(broken)?;
     let mut tensors = HashMap::new();
     for (name, view) in file.tensors() {
-        let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
-        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind(view.dtype())?).with_context(broken)?;
+        let shape: Result<Vec<i64>, _> = view.shape().iter().map(|&n| i64::try_from(n)).collect();
+        let shape = shape.ok().filter(|shape| shape.len() <= MOST_SIDES).with_context(|| {
+            format!("{}: the shape of `{name}` is damaged: {} numbers", path.display(), view.shape().len())
+        })?;
+        let kind = kind(view.dtype()).with_context(|| format!("{}: `{name}`", path.display()))?;
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind).with_context(broken)?;
         tensors.insert(name, tensor);
     }
     Ok(Checkpoint { tensors, metadata: header.metadata().clone().unwrap_or_default() })

@@ -229,5 +229,25 @@ fn found_overrides_deep_and_of_several_lines() {
     told("seed=a\nb");
     told("a\nb");
     told("a\nb=1");
+    told("seed=a\n  b");
     told(&format!("train.epochs={}", "x".repeat(100_000)));
+}
+
+/// A shape of 2^64 - 1 by nothing holds no byte too many, but LibTorch says in its own words that it has none such.
+#[test]
+fn found_shapes_that_no_tensor_has() {
+    let place = place();
+    let path = place.path().join("x.safetensors");
+    let with = |shape: &str, dtype: &str, bytes: usize| {
+        let header =
+            format!(r#"{{"a":{{"dtype":"{dtype}","shape":[{shape}],"data_offsets":[0,{bytes}]}}}}"#).into_bytes();
+        let file = [&(header.len() as u64).to_le_bytes()[..], &header, &vec![0; bytes]].concat();
+        fs::write(&path, file).expect("a written file");
+        let told = message::one_line(&checkpoint::read(&path).err().expect("a refusal"));
+        one_line(&told);
+        assert!(told.contains("x.safetensors") && told.contains("`a`"), "{told}");
+    };
+    with("0,18446744073709551615", "F32", 0);
+    with(&["1"; 100].join(","), "F32", 4);
+    with("4", "F8_E4M3", 4);
 }
