@@ -89,7 +89,7 @@ impl Start {
         tensors.retain(|name, _| {
             let head = HEADS.iter().any(|head| name.starts_with(head)) && !known(name);
             if head {
-                heads.push((*name).to_string());
+                heads.push(name.escape_debug().to_string()); // shown on a terminal
             }
             !head
         });

@@ -9,6 +9,7 @@ mod first_stage;
 mod fuzz;
 mod generation;
 mod imagenet;
+mod interop;
 mod layering;
 mod modalities;
 mod new_method;
