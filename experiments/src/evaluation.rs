@@ -17,6 +17,7 @@ use selfsup_core::{Device, Kind, Tensor, no_grad};
 use selfsup_datasets::{Dataset, Part};
 use selfsup_evaluate::{Features, Finetune, Geometry, Labelled, Network, finetune};
 use selfsup_report::table::OWN;
+use std::sync::atomic::AtomicBool;
 
 /// Samples that pass the encoder at once.
 const BATCH: usize = 500;
@@ -30,6 +31,15 @@ pub struct Scores {
     /// Optimiser steps of that training.
     pub steps: u64,
     pub n_test: usize,
+    /// What kNN was asked with and what it said, where it was asked.
+    pub knn: Option<Neighbourhood>,
+}
+
+/// The features of both parts, and the class that each test sample was given by its neighbours.
+pub struct Neighbourhood {
+    pub bank: Features,
+    pub queries: Features,
+    pub predicted: Vec<i64>,
 }
 
 /// Features of samples by the frozen encoder, [N, D] f32 on the CPU.
@@ -139,15 +149,16 @@ fn labels(part: &Part) -> Option<Vec<i64>> {
 /// Runs the configured protocols. Labels of the test part choose nothing.
 ///
 /// # Errors
-/// If the data set has no labels or no test part, or a protocol fails.
-pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Result<Scores> {
+/// If the data set has no labels or no test part, or a protocol fails; [`Stopped`](selfsup_evaluate::Stopped) if `stop`
+/// was set while one trained.
+pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject, stop: &AtomicBool) -> Result<Scores> {
     check(config, dataset)?;
     let wants = |protocol: &str| config.evaluate.protocols.iter().any(|p| p == protocol);
     let mut values = Vec::new();
     let mut epochs = if config.name() == crate::registry::RANDOM { 0 } else { config.train.epochs };
     let mut steps = epochs * (training_samples(dataset).len() / config.train.batch) as u64;
     let Some(test) = dataset.test.as_ref().filter(|_| !config.evaluate.protocols.is_empty()) else {
-        return Ok(Scores { values, epochs, steps, n_test: 0 });
+        return Ok(Scores { values, epochs, steps, n_test: 0, knn: None });
     };
     if wants("pretext") {
         let scores = pretext(config, subject, dataset, test)?;
@@ -168,7 +179,7 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
             normalisation: &dataset.normalisation,
         };
         selfsup_core::precision::with(config.train.precision, || {
-            finetune(settings, &network, train, held, classes, config.seed)
+            finetune(settings, &network, train, held, classes, config.seed, stop)
         })
     };
     if config.name() == SUPERVISED {
@@ -183,18 +194,20 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
     }
 
     if wants("generated") {
-        let scores = generation::judge(config, subject, dataset, train, held)?;
+        let scores = generation::judge(config, subject, dataset, train, held, stop)?;
         values.extend(scores.into_iter().map(|(metric, value)| ("generated".into(), metric.into(), value)));
     }
 
     let encode = |x: &Tensor| subject.method.features(x, false);
+    let mut knn = None;
     if wants("knn") || wants("linear") {
         let of = |samples: &dyn Samples, labels: &[i64]| {
             Features::new(extract(&encode, samples, subject, dataset)?, Tensor::from_slice(labels))
         };
         let (bank, queries) = (of(train.samples, train.labels)?, of(held.samples, held.labels)?);
-        if wants("knn") {
-            values.push(("knn".into(), "accuracy".into(), config.evaluate.knn.accuracy(&bank, &queries, classes)?));
+        let scored = if wants("knn") { Some(config.evaluate.knn.score(&bank, &queries, classes)?) } else { None };
+        if let Some((accuracy, _)) = &scored {
+            values.push(("knn".into(), "accuracy".into(), *accuracy));
         }
         if wants("linear") {
             let score = config.evaluate.linear.score(&bank, &queries, classes, config.seed)?;
@@ -204,6 +217,7 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
             values.push(("linear".into(), "accuracy".into(), score.accuracy));
             values.push(("linear".into(), "penalty".into(), score.penalty));
         }
+        knn = scored.map(|(_, predicted)| Neighbourhood { bank, queries, predicted });
     }
     if wants("layers") {
         let scores = layers::layers(config, subject, dataset, [train, held])?;
@@ -225,7 +239,7 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject) -> Re
             values.push(("finetune".into(), metric, score.accuracy));
         }
     }
-    Ok(Scores { values, epochs, steps, n_test: test.len() })
+    Ok(Scores { values, epochs, steps, n_test: test.len(), knn })
 }
 
 /// How well the method does on the test part what it was trained for: means over its samples, or over what else the

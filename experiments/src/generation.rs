@@ -16,6 +16,7 @@ use selfsup_evaluate::{Classifier, Finetune, Labelled, Network};
 use std::collections::BTreeSet;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 /// The classifier's encoder, whatever the run's own reads.
 const CLASSIFIER: EncoderConfig = EncoderConfig::ConvNet { tiny: true };
@@ -40,13 +41,14 @@ pub fn captions_are_labels(part: &Part) -> bool {
 /// method that makes no images of captions.
 ///
 /// # Errors
-/// If an image cannot be read, or the classifier not be trained.
+/// If an image cannot be read, or the classifier not be trained, or `stop` was set meanwhile.
 pub fn judge(
     config: &RunConfig,
     subject: &Subject,
     dataset: &Dataset,
     train: Labelled,
     test: Labelled,
+    stop: &AtomicBool,
 ) -> Result<Vec<(&'static str, f64)>> {
     let (device, size, normalisation) = (subject.store.device(), subject.shape.size() as usize, &dataset.normalisation);
     let batch = |index: &[usize]| {
@@ -63,7 +65,7 @@ pub fn judge(
     let features = |x: &Tensor, train: bool| encoder.forward(x, train);
     let network = Network { features: &features, store: &store, size, normalisation };
     let settings = Finetune { fraction: 1.0, ..config.evaluate.finetune.clone() };
-    let classifier = Classifier::train(&settings, &network, train, dataset.classes.len(), config.seed)?;
+    let classifier = Classifier::train(&settings, &network, train, dataset.classes.len(), config.seed, stop)?;
 
     let tokenizer = subject.tokenizer.as_deref().and_then(Method::tokenizer);
     let mut right = [0; 3];

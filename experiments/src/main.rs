@@ -537,7 +537,7 @@ fn eval(words: &[String], machine: &Machine) -> Result<()> {
             config.evaluate.protocols = protocols.iter().map(|p| p.to_string()).collect();
         }
         let config = config.judged_by(&changes)?;
-        let scores = evaluation::judge(&config, &dataset, &mut subject)?;
+        let scores = evaluation::judge(&config, &dataset, &mut subject, &AtomicBool::new(false))?;
         if !changes.is_empty() {
             println!("{}", folder.display());
             for (protocol, metric, value) in scores.values {

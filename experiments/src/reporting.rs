@@ -347,8 +347,13 @@ impl Report {
             let pictures = [
                 picture("views.png", "Training images and the views that the method is given of them"),
                 picture("pictures.png", "Test images as the method sees and rebuilds them"),
+                picture("neighbours.png", "Test images (left) and the training images nearest to each; blue: of its class"),
             ];
-            let drawing = picture("series.png", "Test series, and what the method makes of them");
+            let drawings = [
+                picture("series.png", "Test series, and what the method makes of them"),
+                picture("confusion.png", "What kNN takes the classes for, in percent of the row"),
+                picture("features.png", "Test samples along the two principal components of their features"),
+            ];
             let written = fs::read_to_string(folder.join("plots/texts.txt")).ok();
             let texts = written.map(|text| ("What the method does to test samples".to_string(), text));
             let mut own = Vec::new();
@@ -367,7 +372,7 @@ impl Report {
                 paper: entry.paper.into(),
                 family: entry.family.to_string(),
                 pictures: pictures.into_iter().flatten().collect(),
-                drawings: drawing.into_iter().collect(),
+                drawings: drawings.into_iter().flatten().collect(),
                 texts: texts.into_iter().collect(),
                 figures: own,
                 notes: speed

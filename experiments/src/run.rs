@@ -8,6 +8,7 @@
 use crate::config::{Auxiliary, RunConfig, differences, one_line};
 use crate::evaluation;
 use crate::first_stage::{self, FirstStage};
+use crate::portrait;
 use crate::progress_bar::Display;
 use crate::registry::{self, RANDOM, SUPERVISED};
 use crate::reporting::write_pictures;
@@ -21,6 +22,7 @@ use selfsup_core::progress::Progress;
 use selfsup_core::store::{Store, Variable};
 use selfsup_core::{Device, Tensor};
 use selfsup_datasets::Dataset;
+use selfsup_evaluate::Stopped;
 use selfsup_report::file::write_whole;
 use selfsup_report::metrics;
 use selfsup_report::results::{self, Row, Status};
@@ -256,6 +258,9 @@ pub fn execute(
     // A finished run is only read, by as many as like.
     let _lock = if folder.resume && done.exists() { None } else { Some(Lock::of(folder.path)?) };
     prepare(config, folder)?;
+    if !done.exists() {
+        sweep(folder.path);
+    }
     let results_path = folder.path.join("results.csv");
     if folder.resume && done.exists() {
         Start::unchanged(config, read_meta(folder.path).and_then(|meta| meta.start).as_ref())?;
@@ -320,8 +325,14 @@ pub fn execute(
         }
         Outcome::Finished => {}
     }
-    let scores = evaluation::judge(config, dataset, &mut subject)?;
+    let scores = match evaluation::judge(config, dataset, &mut subject, stop) {
+        Err(why) if why.is::<Stopped>() => return Ok(End::Stopped),
+        scores => scores?,
+    };
     row.wall_s = if meta.train_seconds > 0.0 { meta.train_seconds } else { started.elapsed().as_secs_f64() };
+    if let (Some(found), Some(test)) = (&scores.knn, &dataset.test) {
+        portrait::write(found, dataset, test, &subject, &folder.path.join("plots"))?;
+    }
     row.epoch = scores.epochs;
     row.step = scores.steps;
     row.n_test = scores.n_test as u64;
@@ -361,6 +372,17 @@ fn prepare(config: &RunConfig, folder: &Folder) -> Result<()> {
     }
     empty(folder.path)?;
     write_whole(&path, text.as_bytes())
+}
+
+/// Removes half-written files that a process left when it was killed. What cannot be removed does no harm.
+fn sweep(folder: &Path) {
+    for place in ["", "checkpoints", "export", "plots"] {
+        for entry in fs::read_dir(folder.join(place)).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "tmp") {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
 }
 
 /// Keeps other processes from a run's folder while it is there. The system takes it away however the process ends.

@@ -33,9 +33,8 @@ impl Picture {
     /// The picture in a frame of so many pixels and a colour.
     pub fn framed(&self, width: usize, colour: [u8; 3]) -> Picture {
         let (tall, wide) = (self.height + 2 * width, self.width + 2 * width);
-        let inside = |y: usize, x: usize| {
-            (width..width + self.height).contains(&y) && (width..width + self.width).contains(&x)
-        };
+        let inside =
+            |y: usize, x: usize| (width..width + self.height).contains(&y) && (width..width + self.width).contains(&x);
         let places = (0..tall).flat_map(|y| (0..wide).map(move |x| (y, x)));
         let pixels = places.flat_map(|(y, x)| if inside(y, x) { self.rgb(y - width, x - width) } else { colour });
         Picture { height: tall, width: wide, channels: 3, pixels: pixels.collect() }

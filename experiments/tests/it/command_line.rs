@@ -169,7 +169,14 @@ fn a_comparison_ends_in_rows_for_every_method_and_seed_and_is_done_once() {
     let page = fs::read_to_string(folder.join("report.html")).expect("report.html");
     for name in ["simclr", "barlow-twins", "random", "supervised"] {
         assert!(page.contains(name), "report.html names {name}");
+        for picture in ["confusion.svg", "confusion.png", "features.svg", "features.png", "neighbours.png"] {
+            let runs = fs::read_dir(&folder).expect("the study's folder").map(|entry| entry.expect("an entry").path());
+            let run =
+                runs.into_iter().find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(name)));
+            assert!(run.expect(name).join("plots").join(picture).exists(), "{name}: {picture}");
+        }
     }
+    assert_eq!(page.matches("the training images nearest to each").count(), 4, "each method's, and said twice");
 
     let (before, scores) = (checkpoints(&folder), fs::read(folder.join("results.csv")).expect("results.csv"));
     assert_eq!(before.len(), 4, "two methods, two seeds");
@@ -207,7 +214,7 @@ fn a_comparison_ends_in_rows_for_every_method_and_seed_and_is_done_once() {
 }
 
 /// results.csv without the seconds it took.
-fn scores(run: &Path) -> Vec<results::Row> {
+pub(crate) fn scores(run: &Path) -> Vec<results::Row> {
     let mut rows = results::read(&run.join("results.csv")).expect("results.csv");
     rows.iter_mut().for_each(|row| row.wall_s = 0.0);
     rows

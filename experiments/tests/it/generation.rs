@@ -59,7 +59,7 @@ fn images_for_captions_are_judged_beside_real_ones_and_made_by_a_command() {
     let (config, data, mut subject) = open(&second, &machine()).expect("the run");
     let weights = || subject.store.variables().iter().map(|v| v.tensor.copy()).collect::<Vec<_>>();
     let before = weights();
-    let again = judge(&config, &data, &mut subject).expect("scores").values;
+    let again = judge(&config, &data, &mut subject, &AtomicBool::new(false)).expect("scores").values;
     let again: Vec<(String, f64)> =
         again.into_iter().filter(|(protocol, ..)| protocol == "generated").map(|(_, name, x)| (name, x)).collect();
     assert_eq!(again, generated);

@@ -63,7 +63,10 @@ fn long_texts_are_judged_from_their_beginning() {
     let config = small("gpt/cpu", &["evaluate.protocols=['pretext']", "size=16"]).expect("a configuration");
     let data = dataset(&config);
     let mut subject = build(&config, None, &data, CPU).expect("a method");
-    let mut score = |seed| judge(&RunConfig { seed, ..config.clone() }, &data, &mut subject).expect("scores").values;
+    let mut score = |seed| {
+        let config = RunConfig { seed, ..config.clone() };
+        judge(&config, &data, &mut subject, &AtomicBool::new(false)).expect("scores").values
+    };
     let (a, b) = (score(0), score(1));
     assert!(a.iter().any(|(_, metric, value)| metric == "loss" && *value > 0.0), "{a:?}");
     assert_eq!(a, b);

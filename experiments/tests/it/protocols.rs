@@ -15,6 +15,7 @@ use selfsup_experiments::evaluation::judge;
 use selfsup_experiments::first_stage;
 use selfsup_experiments::run::{Subject, build, training_samples};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 fn subject(config: &RunConfig, data: &Dataset) -> Subject {
     let first = first_stage::planned(config).unwrap_or_else(|e| panic!("{}: {e:#}", config.name()));
@@ -45,7 +46,7 @@ fn the_features_of_every_method_come_from_an_encoder_that_shows_its_stages() {
 }
 
 fn metrics(config: &RunConfig, data: &Dataset, protocol: &str) -> Vec<(String, f64)> {
-    let scores = judge(config, data, &mut subject(config, data)).unwrap_or_else(|e| panic!("{protocol}: {e:#}"));
+    let scores = judge(config, data, &mut subject(config, data), &AtomicBool::new(false)).unwrap_or_else(|e| panic!("{protocol}: {e:#}"));
     let values = scores.values.into_iter().filter(|(found, ..)| found == protocol);
     values.map(|(_, metric, value)| (metric, value)).collect()
 }
@@ -137,7 +138,7 @@ fn what_features_tell_of_an_augmentation_is_told_of_the_draw_that_made_the_pixel
     let judged = |config: &RunConfig| {
         let shape = Shape::Image(ImageShape { channels: 1, size: 8 });
         let mut subject = Subject { store: Store::new(0, CPU), method: Box::new(Known), tokenizer: None, shape };
-        judge(config, &data, &mut subject).map(|scores| scores.values)
+        judge(config, &data, &mut subject, &AtomicBool::new(false)).map(|scores| scores.values)
     };
     for p in [1.0, 0.5] {
         let recipe = Recipe { jitter: Some(jitter(p)), flip: 0.5, ..Recipe::default() };
@@ -158,7 +159,7 @@ fn what_features_tell_of_an_augmentation_is_told_of_the_draw_that_made_the_pixel
 
     let series = small("next-step/cpu", &["evaluate.protocols=['augmentation']"]).expect("a configuration");
     let data = dataset(&series);
-    let error = judge(&series, &data, &mut subject(&series, &data)).err().expect("a refusal").to_string();
+    let error = judge(&series, &data, &mut subject(&series, &data), &AtomicBool::new(false)).err().expect("a refusal").to_string();
     assert!(error.contains("holds series"), "{error}");
 }
 

@@ -175,7 +175,9 @@ impl Canvas<'_> {
 
     /// A circle filled with its colour.
     pub(super) fn disc(&mut self, centre: Point, radius: f64, hex: &str) -> Result<()> {
-        self.backend.draw_circle(fine(centre), (radius * FINE) as u32, &shape(hex, 1.0, 0.0, true), true).map_err(failed)
+        self.backend
+            .draw_circle(fine(centre), (radius * FINE) as u32, &shape(hex, 1.0, 0.0, true), true)
+            .map_err(failed)
     }
 
     pub(super) fn text(&mut self, text: &str, at: Point, size: f64, hex: &str, side: Side) -> Result<()> {

@@ -1,0 +1,151 @@
+//! A run on a disk that fills up: one sentence, nothing half-written, and the same bytes once there is space again.
+//!
+//! `SELFSUP_FAULTS=40 cargo test --release -p selfsup-experiments --test it full_disk` tries so many sizes of the disk.
+#![cfg(unix)]
+
+use crate::command_line::{scores, temporary, text};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const RUN: [&str; 9] = [
+    "pretrain",
+    "simclr/cpu",
+    "--out",
+    "disk/run",
+    "data=fashion-mnist-10k:200",
+    "train.epochs=1",
+    "train.batch=32",
+    "evaluate.protocols=['knn']",
+    "evaluate.online_every=0",
+];
+
+/// Runs a shell script in `folder`, in which "$@" is the run.
+fn script(folder: &Path, before: &[&str], script: &str) -> Output {
+    let mut words = before.to_vec();
+    words.extend(["sh", "-c", script, "sh", env!("CARGO_BIN_EXE_selfsup")]);
+    words.extend(RUN);
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).current_dir(folder).env("NO_COLOR", "1").stdin(Stdio::null());
+    command.output().expect("a shell starts")
+}
+
+/// What a run leaves that depends on no clock: the name of the file -> its bytes.
+fn left(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::from([("results.csv".to_string(), format!("{:?}", scores(run)).into_bytes())]);
+    for place in ["", "checkpoints", "export", "plots"] {
+        for entry in fs::read_dir(run.join(place)).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = path.strip_prefix(run).expect("below it").display().to_string();
+            assert!(!name.ends_with(".tmp"), "{name}: left behind");
+            if path.is_file() && !["meta.json", "results.csv", "events.out.tfevents.selfsup"].contains(&name.as_str()) {
+                files.insert(name, fs::read(&path).expect("a file"));
+            }
+        }
+    }
+    files
+}
+
+fn number(variable: &str, default: usize) -> usize {
+    std::env::var(variable).map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
+}
+
+/// The failed run says which file, in one line.
+fn told(output: &Output, how: &str) -> String {
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{how}:\n{errors}");
+    let lines: Vec<&str> = errors.lines().filter(|line| line.starts_with("error:")).collect();
+    assert!(lines.len() == 1 && !errors.contains("internal error"), "{how}:\n{errors}");
+    assert!(lines[0].contains("disk/run"), "{how}: the file is named: {}", lines[0]);
+    lines[0].into()
+}
+
+/// The file that an error line names.
+fn file_of(line: &str) -> String {
+    line.trim_start_matches("error: ").split(": ").next().unwrap_or_default().to_string()
+}
+
+/// No file grows beyond so many blocks: the file that would is the one that fails, whichever it is.
+#[test]
+fn a_file_that_cannot_grow_fails_the_run_and_nothing_is_lost() {
+    let place = temporary();
+    let place = place.path();
+    let whole = script(place, &[], r#""$@" && mv disk whole"#);
+    assert!(whole.status.success(), "{}", text(&whole.stderr));
+    let wanted = left(&place.join("whole/run"));
+    let largest = wanted.values().map(Vec::len).max().expect("files");
+    // From less than the smallest file to nearly the largest, in even steps of their logarithm.
+    let tries = number("SELFSUP_FAULTS", 3);
+    let mut failed = BTreeMap::new();
+    for i in 0..tries {
+        let blocks = (0.9 * largest as f64 / 512.0).powf(i as f64 / (tries - 1).max(1) as f64) as usize;
+        let how = format!("{blocks} blocks");
+        // The signal that a limit sends would end the program before it can say anything; disks send none.
+        let output = script(place, &[], &format!(r#"trap "" XFSZ; ulimit -f {blocks}; exec "$@""#));
+        *failed.entry(file_of(&told(&output, &how))).or_insert(0) += 1;
+        let again = script(place, &[], r#"exec "$@""#);
+        assert!(again.status.success(), "{how}: {}", text(&again.stderr));
+        let found = left(&place.join("disk/run"));
+        assert!(found.keys().eq(wanted.keys()), "{how}: {:?}", found.keys());
+        for (name, bytes) in found {
+            assert!(bytes == wanted[&name], "{how}: {name} is not that of a run which had space");
+        }
+        fs::remove_dir_all(place.join("disk")).expect("removed");
+    }
+    eprintln!("{tries} limits; the files that failed: {failed:?}");
+}
+
+/// A file system in memory that holds so many KiB and then no more, of this process alone.
+#[test]
+fn a_full_disk_fails_the_run_and_nothing_is_lost() {
+    let unshare = ["unshare", "--user", "--map-root-user", "--mount"];
+    let mounts = Command::new(unshare[0])
+        .args(&unshare[1..])
+        .args(["sh", "-c", "mount -t tmpfs tmpfs /mnt"])
+        .stdin(Stdio::null())
+        .output();
+    if !mounts.is_ok_and(|output| output.status.success()) {
+        eprintln!(
+            "SKIPPED a_full_disk_fails_the_run_and_nothing_is_lost: nobody may mount a file system here (unshare)"
+        );
+        return;
+    }
+    let place = temporary();
+    let place = place.path();
+    let whole = script(place, &[], r#""$@" && mv disk whole"#);
+    assert!(whole.status.success(), "{}", text(&whole.stderr));
+    let wanted = left(&place.join("whole/run"));
+    let all = wanted.values().map(Vec::len).sum::<usize>() / 1024;
+    let mut failed = BTreeMap::new();
+    let tries = number("SELFSUP_FAULTS", 3);
+    for i in 0..tries {
+        let kib = 8 + (all - 8) * i / tries;
+        let how = format!("{kib} KiB of {all}");
+        fs::create_dir_all(place.join("disk")).expect("a folder");
+        // Full, it fails; larger, it goes on; then what it wrote leaves the file system that ends with this script.
+        let output = script(
+            place,
+            &unshare,
+            &format!(
+                r#"mount -t tmpfs -o size={kib}k tmpfs disk || exit 90
+                "$@" 2> first; code=$?
+                mount -o remount,size=1g disk || exit 91
+                "$@" 2> second || exit 92
+                cp -r disk found || exit 93
+                exit $code"#
+            ),
+        );
+        let read = |name: &str| fs::read(place.join(name)).unwrap_or_default();
+        let ended = output.status.code();
+        assert!(ended.is_some_and(|code| code < 90), "{how}: {ended:?}\n{}", text(&read("second")));
+        *failed.entry(file_of(&told(&Output { stderr: read("first"), ..output }, &how))).or_insert(0) += 1;
+        let found = left(&place.join("found/run"));
+        assert!(found.keys().eq(wanted.keys()), "{how}: {:?}", found.keys());
+        for (name, bytes) in found {
+            assert!(bytes == wanted[&name], "{how}: {name} is not that of a run which had space");
+        }
+        fs::remove_dir_all(place.join("found")).expect("removed");
+    }
+    eprintln!("{tries} sizes of a disk; the files that failed: {failed:?}");
+}
