@@ -56,9 +56,9 @@ fn checks(program: &OsString, arguments: &[String]) {
     print!("{}", told[0]);
 }
 
-/// Trains for two steps, so that weights and running statistics have moved.
+/// Trains for a step, so that weights and running statistics have moved.
 fn trained(folder: &Path, run: &str, method: &str, data: &str, encoder: &str) {
-    let (data, encoder) = (format!("data={data}:64"), format!("encoder={encoder}"));
+    let (data, encoder) = (format!("data={data}:32"), format!("encoder={encoder}"));
     let short = ["train.epochs=1", "train.batch=32", "evaluate.protocols=[]", "evaluate.online_every=0"];
     succeeds(folder, &[&["pretrain", method, "--out", run, &data, &encoder][..], &short].concat());
 }
@@ -126,7 +126,7 @@ fn torchvisions_and_timms_weights_are_where_a_run_starts() {
     let mut compare = vec!["compare-with".to_string()];
     for (i, (encoder, data, ..)) in GIVEN.into_iter().enumerate() {
         let text = format!(
-            "name = 'given'\nseeds = [0]\n[common]\ndata = '{data}:64'\nencoder = '{encoder}'\nevaluate.protocols = \
+            "name = 'given'\nseeds = [0]\n[common]\ndata = '{data}:16'\nencoder = '{encoder}'\nevaluate.protocols = \
              ['geometry']\n[[runs]]\nmethod = 'random'\nvariant = 'given'\nstart = '{i}.safetensors'\n"
         );
         fs::write(path("given.toml"), text).expect("a file");
