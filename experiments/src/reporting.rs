@@ -347,7 +347,10 @@ impl Report {
             let pictures = [
                 picture("views.png", "Training images and the views that the method is given of them"),
                 picture("pictures.png", "Test images as the method sees and rebuilds them"),
-                picture("neighbours.png", "Test images (left) and the training images nearest to each; blue: of its class"),
+                picture(
+                    "neighbours.png",
+                    "Test images (left) and the training images nearest to each; blue: of its class",
+                ),
             ];
             let drawings = [
                 picture("series.png", "Test series, and what the method makes of them"),

@@ -585,7 +585,8 @@ pub fn open(folder: &Path, machine: &Machine) -> Result<(RunConfig, Dataset, Sub
         let path = folder.join("export/encoder.safetensors");
         let unfinished = || format!("{}: finish the run first, with the command that began it", folder.display());
         let saved = checkpoint::read(&path).with_context(unfinished)?;
-        checkpoint::restore(&exported(&subject.store), &saved.tensors, "").with_context(|| path.display().to_string())?;
+        checkpoint::restore(&exported(&subject.store), &saved.tensors, "")
+            .with_context(|| path.display().to_string())?;
     }
     Ok((config, dataset, subject))
 }

@@ -98,7 +98,7 @@ impl Knn {
         })
     }
 
-    /// The `k` training images most similar to each row of `queries` [M, D], nearest first: [M][k]. For few queries.
+    /// The `k` training images most similar to each row of `queries` [M, D], nearest first: `[M][k]`. For few queries.
     ///
     /// # Errors
     /// If `k` is more than there are, or the dimensions differ.

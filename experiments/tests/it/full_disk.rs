@@ -4,6 +4,7 @@
 #![cfg(unix)]
 
 use crate::command_line::{scores, temporary, text};
+use crate::interop::skipped;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -106,8 +107,9 @@ fn a_full_disk_fails_the_run_and_nothing_is_lost() {
         .stdin(Stdio::null())
         .output();
     if !mounts.is_ok_and(|output| output.status.success()) {
-        eprintln!(
-            "SKIPPED a_full_disk_fails_the_run_and_nothing_is_lost: nobody may mount a file system here (unshare)"
+        skipped(
+            "a_full_disk_fails_the_run_and_nothing_is_lost",
+            "nobody may mount a file system here (unshare --user --mount)",
         );
         return;
     }

@@ -17,40 +17,40 @@ use std::process::{Command, Output};
 /// Names the Python that has what these tests need.
 const PYTHON: &str = "SELFSUP_PYTHON";
 const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/load_export.py");
+const NEEDS: &str = "torch, torchvision, timm, safetensors and numpy";
 
-fn python(program: &OsString, arguments: &[String]) -> std::io::Result<Output> {
+fn python(python: &OsString, program: &str, arguments: &[String]) -> std::io::Result<Output> {
     // What leads this process to its LibTorch would lead Python's torch there too.
-    Command::new(program)
-        .arg(PROGRAM)
-        .args(arguments)
-        .env_remove("LD_LIBRARY_PATH")
-        .env("OMP_NUM_THREADS", "2")
-        .output()
+    Command::new(python).arg(program).args(arguments).env_remove("LD_LIBRARY_PATH").env("OMP_NUM_THREADS", "2").output()
 }
 
-/// Python with all that is needed; `None`, with a line that no test runner swallows, where there is none.
-fn interpreter(test: &str) -> Option<OsString> {
+/// Python with all that a program needs; `None`, with a loud line, where there is none.
+pub(crate) fn interpreter(test: &str, program: &str, needs: &str) -> Option<OsString> {
     let named = std::env::var_os(PYTHON);
-    let program = named.clone().unwrap_or_else(|| "python3".into());
-    let why = match python(&program, &["check".into()]) {
-        Ok(output) if output.status.success() => return Some(program),
+    let found = named.clone().unwrap_or_else(|| "python3".into());
+    let why = match python(&found, program, &["check".into()]) {
+        Ok(output) if output.status.success() => return Some(found),
         Ok(output) => String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("no reason given").to_string(),
         Err(why) => why.to_string(),
     };
     let told = format!(
-        "{} cannot run {PROGRAM} ({why}): it needs torch, torchvision, timm, safetensors and numpy; let {PYTHON} name \
-         a Python that has them",
-        program.display()
+        "{} cannot run {program} ({why}): it needs {needs}; let {PYTHON} name a Python that has it",
+        found.display()
     );
     // Who names a Python means it to be used.
     assert!(named.is_none(), "{told}");
-    // Not eprintln!, which is not shown of a test that passes.
-    writeln!(std::io::stderr(), "SKIPPED {test}: {told}").expect("there is a terminal or a log");
+    skipped(test, &told);
     None
 }
 
-fn checks(program: &OsString, arguments: &[String]) {
-    let output = python(program, arguments).expect("Python starts");
+/// Tells that a test is skipped, by a line that no test runner swallows: what eprintln! says is not shown of a test that
+/// passes.
+pub(crate) fn skipped(test: &str, why: &str) {
+    writeln!(std::io::stderr(), "SKIPPED {test}: {why}").expect("there is a terminal or a log");
+}
+
+pub(crate) fn checks(interpreter: &OsString, program: &str, arguments: &[String]) {
+    let output = python(interpreter, program, arguments).expect("Python starts");
     let told = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert!(output.status.success(), "{arguments:?}:\n{}{}", told[0], told[1]);
     print!("{}", told[0]);
@@ -89,7 +89,7 @@ const EXPORTED: [(&str, &str, &str); 7] = [
 
 #[test]
 fn torchvision_and_timm_load_what_is_exported() {
-    let Some(program) = interpreter("torchvision_and_timm_load_what_is_exported") else { return };
+    let Some(program) = interpreter("torchvision_and_timm_load_what_is_exported", PROGRAM, NEEDS) else { return };
     let place = temporary();
     let path = |name: &str| place.path().join(name).display().to_string();
     let mut arguments = vec!["compare".to_string()];
@@ -99,9 +99,9 @@ fn torchvision_and_timm_load_what_is_exported() {
         write_features(&place.path().join(&run), Path::new(&input));
         arguments.extend([encoder.to_string(), path(&format!("{run}/export/encoder.safetensors")), input]);
     }
-    checks(&program, &arguments);
+    checks(&program, PROGRAM, &arguments);
     succeeds(place.path(), &["features", "run0", "--out", "test.npy"]);
-    checks(&program, &["numpy".into(), path("test.npy"), path("input0.safetensors")]);
+    checks(&program, PROGRAM, &["numpy".into(), path("test.npy"), path("input0.safetensors")]);
 }
 
 /// (encoder, data, channels, side): a ViT of timm has a position for the class token, one of ours has none.
@@ -114,7 +114,9 @@ const GIVEN: [(&str, &str, &str, &str); 4] = [
 
 #[test]
 fn torchvisions_and_timms_weights_are_where_a_run_starts() {
-    let Some(program) = interpreter("torchvisions_and_timms_weights_are_where_a_run_starts") else { return };
+    let Some(program) = interpreter("torchvisions_and_timms_weights_are_where_a_run_starts", PROGRAM, NEEDS) else {
+        return;
+    };
     let place = temporary();
     let path = |name: &str| place.path().join(name).display().to_string();
     let mut make = vec!["make".to_string()];
@@ -122,7 +124,7 @@ fn torchvisions_and_timms_weights_are_where_a_run_starts() {
         make.extend([encoder, channels, side].map(String::from));
         make.push(path(&format!("{i}.safetensors")));
     }
-    checks(&program, &make);
+    checks(&program, PROGRAM, &make);
     let mut compare = vec!["compare-with".to_string()];
     for (i, (encoder, data, ..)) in GIVEN.into_iter().enumerate() {
         let text = format!(
@@ -137,5 +139,5 @@ fn torchvisions_and_timms_weights_are_where_a_run_starts() {
         write_features(&place.path().join("runs/given").join(run), Path::new(&input));
         compare.extend([path(&format!("{i}.safetensors")), input]);
     }
-    checks(&program, &compare);
+    checks(&program, PROGRAM, &compare);
 }

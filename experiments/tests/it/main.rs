@@ -13,12 +13,14 @@ mod imagenet;
 mod interop;
 mod kills;
 mod layering;
+mod memory;
 mod modalities;
 mod new_method;
 mod objective;
 mod precision;
 mod protocols;
 mod resume;
+mod watching;
 mod weights;
 
 use selfsup_core::Device;

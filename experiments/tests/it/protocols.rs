@@ -46,7 +46,8 @@ fn the_features_of_every_method_come_from_an_encoder_that_shows_its_stages() {
 }
 
 fn metrics(config: &RunConfig, data: &Dataset, protocol: &str) -> Vec<(String, f64)> {
-    let scores = judge(config, data, &mut subject(config, data), &AtomicBool::new(false)).unwrap_or_else(|e| panic!("{protocol}: {e:#}"));
+    let scores = judge(config, data, &mut subject(config, data), &AtomicBool::new(false))
+        .unwrap_or_else(|e| panic!("{protocol}: {e:#}"));
     let values = scores.values.into_iter().filter(|(found, ..)| found == protocol);
     values.map(|(_, metric, value)| (metric, value)).collect()
 }
@@ -159,7 +160,10 @@ fn what_features_tell_of_an_augmentation_is_told_of_the_draw_that_made_the_pixel
 
     let series = small("next-step/cpu", &["evaluate.protocols=['augmentation']"]).expect("a configuration");
     let data = dataset(&series);
-    let error = judge(&series, &data, &mut subject(&series, &data), &AtomicBool::new(false)).err().expect("a refusal").to_string();
+    let error = judge(&series, &data, &mut subject(&series, &data), &AtomicBool::new(false))
+        .err()
+        .expect("a refusal")
+        .to_string();
     assert!(error.contains("holds series"), "{error}");
 }
 

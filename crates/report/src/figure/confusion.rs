@@ -11,7 +11,7 @@ const WIDTH: f64 = 42.0;
 const NUMBERED: usize = 20;
 
 /// Draws how often each class (row) was taken for each (column): the share of the row in percent, the darker the more.
-/// `counts` are [classes][classes].
+/// `counts` are `[classes][classes]`.
 ///
 /// # Errors
 /// If there is no class, or the counts are not of these classes.
