@@ -46,6 +46,22 @@ const ABOVE_METHODS: [&str; 2] = ["selfsup-experiments", "selfsup-benches"];
 const OF_A_METHOD: [&str; 3] = ["anyhow", "selfsup-core", "serde"];
 const OF_ITS_TESTS: [&str; 4] = ["proptest", "safetensors", "serde_json", "tempfile"];
 
+/// Licences under which anybody may use, change and pass on what is built of these parts.
+const LICENCES: [&str; 12] = [
+    "0BSD",
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CC0-1.0",
+    "CDLA-Permissive-2.0",
+    "ISC",
+    "MIT",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+];
+
 struct Package {
     folder: PathBuf,
     /// (name, whether for tests alone).
@@ -59,12 +75,18 @@ impl Package {
     }
 }
 
-fn packages() -> BTreeMap<String, Package> {
+/// What cargo knows of the workspace, without a network: all that is built here is there.
+fn metadata(arguments: &[&str]) -> serde_json::Value {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let arguments = ["metadata", "--no-deps", "--format-version", "1", "--offline"];
-    let output = Command::new(cargo).args(arguments).current_dir(workspace()).output().expect("cargo runs");
+    let mut command = Command::new(cargo);
+    command.args(["metadata", "--format-version", "1", "--offline"]).args(arguments);
+    let output = command.current_dir(workspace()).output().expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
+    serde_json::from_slice(&output.stdout).expect("cargo writes JSON")
+}
+
+fn packages() -> BTreeMap<String, Package> {
+    let metadata = metadata(&["--no-deps"]);
     let text = |value: &serde_json::Value| value.as_str().expect("a text").to_string();
     let list = |value: &serde_json::Value| value.as_array().expect("a list").clone();
     let package = |p: &serde_json::Value| {
@@ -230,4 +252,29 @@ fn every_study_resolves() {
         studies += 1;
     }
     assert!(studies > 0);
+}
+
+/// Whether a licence expression can be met by the list: each part of an `AND` by one of its `OR`.
+fn permitted(expression: &str) -> bool {
+    let plain = expression.replace('/', " OR ").replace(['(', ')'], "").replace(" WITH LLVM-exception", "");
+    plain.split(" AND ").all(|part| part.split(" OR ").any(|name| LICENCES.contains(&name.trim())))
+}
+
+#[test]
+fn parts_come_from_one_registry_under_permissive_licences() {
+    assert!(permitted("(MIT OR Apache-2.0) AND Unicode-3.0") && permitted("GPL-3.0/MIT") && permitted("Zlib"));
+    assert!(!permitted("MIT AND GPL-3.0") && !permitted("AGPL-3.0") && !permitted(""));
+    let metadata = metadata(&["--filter-platform", "x86_64-unknown-linux-gnu"]);
+    let packages = metadata["packages"].as_array().expect("packages");
+    assert!(packages.len() > 100, "the whole tree: {}", packages.len());
+    for package in packages {
+        let name = &package["name"];
+        let source = package["source"].as_str();
+        let ours = source.is_none()
+            && package["manifest_path"].as_str().is_some_and(|p| Path::new(p).starts_with(workspace()));
+        let registry = source == Some("registry+https://github.com/rust-lang/crates.io-index");
+        assert!(ours || registry, "{name} comes from {source:?}");
+        let licence = package["license"].as_str().unwrap_or_default();
+        assert!(permitted(licence), "{name} is under `{licence}`");
+    }
 }
