@@ -217,7 +217,7 @@ fn fuzz_metrics() {
     });
 }
 
-/// Keys of a hundred thousand parts overflowed the stack, and what was given stood in messages with its line breaks.
+/// A key of so many parts would be a table as deep; and what was given stood in messages with its line breaks.
 #[test]
 fn found_overrides_deep_and_of_several_lines() {
     let told = |text: &str| {
