@@ -20,11 +20,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 fn study(methods: &[String]) -> String {
     let mut study = "name = \"cut\"\nseeds = [0]\n".to_string();
     for name in methods {
-        let data = RunConfig::resolve(name, &[]).expect("a preset").data;
+        let RunConfig { data, evaluate, .. } = RunConfig::resolve(name, &[]).expect("a preset");
+        // Not all data have labels.
+        let protocol = if evaluate.protocols.iter().any(|p| p == "knn") { "knn" } else { "pretext" };
         study += &format!(
             "[[runs]]\nmethod = \"{name}\"\ndata = \"{data}:{SAMPLES}\"\n\
              train = {{ epochs = 2, batch = 32, warmup = 0.5, precision = \"f32\" }}\n\
-             evaluate = {{ protocols = [\"knn\"], finetune = {{ epochs = 2, batch = 32 }} }}\n"
+             evaluate = {{ protocols = [\"{protocol}\"], finetune = {{ epochs = 2, batch = 32 }} }}\n"
         );
     }
     study
