@@ -5,6 +5,7 @@ mod layers;
 
 use crate::config::RunConfig;
 use crate::generation;
+use crate::portrait::Portrait;
 use crate::registry::SUPERVISED;
 use crate::run::{Subject, recipes, training_samples};
 use anyhow::{Result, bail, ensure};
@@ -31,15 +32,8 @@ pub struct Scores {
     /// Optimiser steps of that training.
     pub steps: u64,
     pub n_test: usize,
-    /// What kNN was asked with and what it said, where it was asked.
-    pub knn: Option<Neighbourhood>,
-}
-
-/// The features of both parts, and the class that each test sample was given by its neighbours.
-pub struct Neighbourhood {
-    pub bank: Features,
-    pub queries: Features,
-    pub predicted: Vec<i64>,
+    /// What pictures show of the features, where kNN was asked.
+    pub portrait: Option<Portrait>,
 }
 
 /// Features of samples by the frozen encoder, [N, D] f32 on the CPU.
@@ -158,7 +152,7 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject, stop:
     let mut epochs = if config.name() == crate::registry::RANDOM { 0 } else { config.train.epochs };
     let mut steps = epochs * (training_samples(dataset).len() / config.train.batch) as u64;
     let Some(test) = dataset.test.as_ref().filter(|_| !config.evaluate.protocols.is_empty()) else {
-        return Ok(Scores { values, epochs, steps, n_test: 0, knn: None });
+        return Ok(Scores { values, epochs, steps, n_test: 0, portrait: None });
     };
     if wants("pretext") {
         let scores = pretext(config, subject, dataset, test)?;
@@ -199,7 +193,7 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject, stop:
     }
 
     let encode = |x: &Tensor| subject.method.features(x, false);
-    let mut knn = None;
+    let mut portrait = None;
     if wants("knn") || wants("linear") {
         let of = |samples: &dyn Samples, labels: &[i64]| {
             Features::new(extract(&encode, samples, subject, dataset)?, Tensor::from_slice(labels))
@@ -217,7 +211,9 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject, stop:
             values.push(("linear".into(), "accuracy".into(), score.accuracy));
             values.push(("linear".into(), "penalty".into(), score.penalty));
         }
-        knn = scored.map(|(_, predicted)| Neighbourhood { bank, queries, predicted });
+        if let (Some((_, predicted)), Some(labels)) = (&scored, &test.labels) {
+            portrait = Some(Portrait::of(&bank, &queries, predicted, labels, classes)?);
+        }
     }
     if wants("layers") {
         let scores = layers::layers(config, subject, dataset, [train, held])?;
@@ -239,7 +235,7 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject, stop:
             values.push(("finetune".into(), metric, score.accuracy));
         }
     }
-    Ok(Scores { values, epochs, steps, n_test: test.len(), knn })
+    Ok(Scores { values, epochs, steps, n_test: test.len(), portrait })
 }
 
 /// How well the method does on the test part what it was trained for: means over its samples, or over what else the

@@ -9,7 +9,7 @@ pub mod first_stage;
 pub mod generation;
 pub mod message;
 pub mod objective;
-mod portrait;
+pub mod portrait;
 pub mod preset;
 pub mod progress_bar;
 pub mod registry;

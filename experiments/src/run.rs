@@ -8,7 +8,6 @@
 use crate::config::{Auxiliary, RunConfig, differences, one_line};
 use crate::evaluation;
 use crate::first_stage::{self, FirstStage};
-use crate::portrait;
 use crate::progress_bar::Display;
 use crate::registry::{self, RANDOM, SUPERVISED};
 use crate::reporting::write_pictures;
@@ -330,8 +329,8 @@ pub fn execute(
         scores => scores?,
     };
     row.wall_s = if meta.train_seconds > 0.0 { meta.train_seconds } else { started.elapsed().as_secs_f64() };
-    if let (Some(found), Some(test)) = (&scores.knn, &dataset.test) {
-        portrait::write(found, dataset, test, &subject, &folder.path.join("plots"))?;
+    if let (Some(portrait), Some(test)) = (&scores.portrait, &dataset.test) {
+        portrait.write(dataset, test, &subject, &folder.path.join("plots"))?;
     }
     row.epoch = scores.epochs;
     row.step = scores.steps;

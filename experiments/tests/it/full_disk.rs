@@ -67,14 +67,27 @@ fn file_of(line: &str) -> String {
     line.trim_start_matches("error: ").split(": ").next().unwrap_or_default().to_string()
 }
 
+/// What a run leaves that has space.
+fn undisturbed(place: &Path) -> BTreeMap<String, Vec<u8>> {
+    let whole = script(place, &[], r#""$@" && mv disk whole"#);
+    assert!(whole.status.success(), "{}", text(&whole.stderr));
+    left(&place.join("whole/run"))
+}
+
+fn same(run: &Path, wanted: &BTreeMap<String, Vec<u8>>, how: &str) {
+    let found = left(run);
+    assert!(found.keys().eq(wanted.keys()), "{how}: {:?}", found.keys());
+    for (name, bytes) in found {
+        assert!(bytes == wanted[&name], "{how}: {name} is not that of a run which had space");
+    }
+}
+
 /// No file grows beyond so many blocks: the file that would is the one that fails, whichever it is.
 #[test]
 fn a_file_that_cannot_grow_fails_the_run_and_nothing_is_lost() {
     let place = temporary();
     let place = place.path();
-    let whole = script(place, &[], r#""$@" && mv disk whole"#);
-    assert!(whole.status.success(), "{}", text(&whole.stderr));
-    let wanted = left(&place.join("whole/run"));
+    let wanted = undisturbed(place);
     let largest = wanted.values().map(Vec::len).max().expect("files");
     // From less than the smallest file to nearly the largest, in even steps of their logarithm.
     let tries = number("SELFSUP_FAULTS", 3);
@@ -87,11 +100,7 @@ fn a_file_that_cannot_grow_fails_the_run_and_nothing_is_lost() {
         *failed.entry(file_of(&told(&output, &how))).or_insert(0) += 1;
         let again = script(place, &[], r#"exec "$@""#);
         assert!(again.status.success(), "{how}: {}", text(&again.stderr));
-        let found = left(&place.join("disk/run"));
-        assert!(found.keys().eq(wanted.keys()), "{how}: {:?}", found.keys());
-        for (name, bytes) in found {
-            assert!(bytes == wanted[&name], "{how}: {name} is not that of a run which had space");
-        }
+        same(&place.join("disk/run"), &wanted, &how);
         fs::remove_dir_all(place.join("disk")).expect("removed");
     }
     eprintln!("{tries} limits; the files that failed: {failed:?}");
@@ -115,9 +124,7 @@ fn a_full_disk_fails_the_run_and_nothing_is_lost() {
     }
     let place = temporary();
     let place = place.path();
-    let whole = script(place, &[], r#""$@" && mv disk whole"#);
-    assert!(whole.status.success(), "{}", text(&whole.stderr));
-    let wanted = left(&place.join("whole/run"));
+    let wanted = undisturbed(place);
     let all = wanted.values().map(Vec::len).sum::<usize>() / 1024;
     let mut failed = BTreeMap::new();
     let tries = number("SELFSUP_FAULTS", 3);
@@ -142,11 +149,7 @@ fn a_full_disk_fails_the_run_and_nothing_is_lost() {
         let ended = output.status.code();
         assert!(ended.is_some_and(|code| code < 90), "{how}: {ended:?}\n{}", text(&read("second")));
         *failed.entry(file_of(&told(&Output { stderr: read("first"), ..output }, &how))).or_insert(0) += 1;
-        let found = left(&place.join("found/run"));
-        assert!(found.keys().eq(wanted.keys()), "{how}: {:?}", found.keys());
-        for (name, bytes) in found {
-            assert!(bytes == wanted[&name], "{how}: {name} is not that of a run which had space");
-        }
+        same(&place.join("found/run"), &wanted, &how);
         fs::remove_dir_all(place.join("found")).expect("removed");
     }
     eprintln!("{tries} sizes of a disk; the files that failed: {failed:?}");
