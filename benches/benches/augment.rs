@@ -9,7 +9,7 @@ use selfsup_core::Device;
 use selfsup_core::augment::{
     Blur, Colour, Crop, CropBox, Draw, Jitter, Operation, Recipe, Solarise, cpu, views::render_views,
 };
-use selfsup_core::data::{Image, Images, Normalisation};
+use selfsup_core::data::{Image, Images, Normalisation, Sample};
 use selfsup_core::rng::{Purpose, Rng};
 use std::borrow::Cow;
 use std::hint::black_box;
@@ -174,5 +174,36 @@ fn batches(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, operations, whole_recipes, batches);
+/// Photographs as they lie on a disk: decoded, cropped to 224 x 224, SimCLR's ImageNet recipe. The variable SELFSUP_JPEGS
+/// names the folder, which `peers/parts.py` makes.
+fn photographs(criterion: &mut Criterion) {
+    let Some(folder) = std::env::var_os("SELFSUP_JPEGS") else {
+        eprintln!("photographs: left out, for SELFSUP_JPEGS names no folder of images");
+        return;
+    };
+    let name = format!("folder:{}", folder.display());
+    let data = selfsup_datasets::load(&name, std::path::Path::new(".")).expect("a folder of images");
+    let recipe = Recipe::simclr();
+    let mut scratch = cpu::Scratch::new();
+    let mut out = vec![0.0; 224 * 224 * 3];
+    let mut group = criterion.benchmark_group("photograph");
+    group.throughput(Throughput::Elements(data.train.len() as u64)).sample_size(10);
+    let mut epoch = 0;
+    group.bench_function("simclr-224", |bencher| {
+        bencher.iter(|| {
+            epoch += 1;
+            for index in 0..data.train.len() {
+                let Sample::Image(image) = data.train.samples.sample(index).expect("a sound file") else {
+                    panic!("an image")
+                };
+                let mut rng = Rng::new(0, Purpose::View, epoch, index as u64, 0);
+                let draw = recipe.draw(&mut rng, image.height, image.width);
+                cpu::render(&image, &draw, 224, &data.normalisation, &mut out, &mut scratch);
+                black_box(&mut out);
+            }
+        });
+    });
+}
+
+criterion_group!(benches, operations, whole_recipes, batches, photographs);
 criterion_main!(benches);

@@ -11,10 +11,11 @@ use selfsup_core::ema::Ema;
 use selfsup_core::encoder;
 use selfsup_core::memory::{Bank, Queue};
 use selfsup_core::method::{ImageShape, Shape};
+use selfsup_core::optimiser::Optimiser;
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::Store;
 use selfsup_core::tensor::normalise;
-use selfsup_core::{Device, Tensor};
+use selfsup_core::{Device, Kind, Tensor};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -48,6 +49,21 @@ fn memories(criterion: &mut Criterion) {
     });
     group.bench_function("bank/50000x128", |b| b.iter(|| bank.update(&places, &new, 0.5)));
     group.bench_function("sinkhorn/256x3000", |b| b.iter(|| black_box(swav::sinkhorn(&scores, 0.05, 3))));
+    group.finish();
+
+    let gradients: Tensor = store.trainable().iter().map(|v| v.tensor.square().sum(Kind::Float)).sum();
+    gradients.backward();
+    let mut group = criterion.benchmark_group("optimiser");
+    group.sample_size(10).sampling_mode(SamplingMode::Flat).measurement_time(Duration::from_secs(2));
+    for (name, settings) in [
+        ("sgd", "name = 'sgd'\nrate = 1e-4\ndecay = 1e-4"),
+        ("adamw", "name = 'adamw'\nrate = 1e-4\ndecay = 1e-4"),
+        ("lars", "name = 'lars'\nrate = 1e-4\ndecay = 1e-4"),
+    ] {
+        let config = toml::from_str(settings).expect("an optimiser");
+        let mut optimiser = Optimiser::new(&config, store.trainable()).expect("variables");
+        group.bench_function(format!("{name}/resnet18"), |b| b.iter(|| optimiser.step(1e-4, 1e-4).expect("gradients")));
+    }
     group.finish();
 
     let mut group = criterion.benchmark_group("kmeans");

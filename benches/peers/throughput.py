@@ -82,8 +82,8 @@ def run(command):
     return done.stdout
 
 
-def in_environment(arguments):
-    """Runs this script again with a Python that has what the peers need."""
+def in_environment(arguments, script=__file__):
+    """Runs a script again with a Python that has what the peers need."""
     place = HERE / ".venv"
     python = place / "bin" / "python"
     stamp = place / "complete"
@@ -92,7 +92,7 @@ def in_environment(arguments):
         venv.create(place, with_pip=True, clear=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"], check=True)
         stamp.touch()
-    return subprocess.run([python, __file__, "--python-here", *arguments]).returncode
+    return subprocess.run([python, script, "--python-here", *arguments]).returncode
 
 
 def summary(rows, work, arms):

@@ -7,6 +7,7 @@ pub mod evaluation;
 pub mod features;
 pub mod first_stage;
 pub mod generation;
+pub mod memory;
 pub mod message;
 pub mod objective;
 pub mod portrait;

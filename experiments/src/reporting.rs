@@ -2,7 +2,7 @@
 
 use crate::config::RunConfig;
 use crate::registry::{self, METHODS};
-use crate::run::{Meta, Subject, training_samples};
+use crate::run::{Subject, read_meta, training_samples};
 use anyhow::{Context, Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::{HostBatch, plain, render_views};
@@ -379,17 +379,16 @@ impl Report {
                 texts: texts.into_iter().collect(),
                 figures: own,
                 notes: speed
-                    .map(|m| format!("{:.0} images/s, {} trained values.", m.images_per_second, m.parameters))
+                    .map(|m| {
+                        let memory = m.peak_memory_mib.map_or(String::new(), |mib| format!(", at most {mib:.0} MiB"));
+                        format!("{:.0} images/s, {} trained values{memory}.", m.images_per_second, m.parameters)
+                    })
                     .into_iter()
                     .collect(),
             });
         }
         Ok(cards)
     }
-}
-
-fn read_meta(folder: &Path) -> Option<Meta> {
-    serde_json::from_slice(&fs::read(folder.join("meta.json")).ok()?).ok()
 }
 
 /// The curve of a metric over epochs in each run of one name.

@@ -8,6 +8,7 @@
 use crate::config::{Auxiliary, RunConfig, differences, one_line};
 use crate::evaluation;
 use crate::first_stage::{self, FirstStage};
+use crate::memory;
 use crate::progress_bar::Display;
 use crate::registry::{self, RANDOM, SUPERVISED};
 use crate::reporting::write_pictures;
@@ -216,9 +217,13 @@ pub struct Meta {
     pub train_seconds: f64,
     /// Images a second in the last part of the run.
     pub images_per_second: f64,
+    /// The most memory in the last part of the run's training ([`memory::peak_mib`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_mib: Option<f64>,
 }
 
-fn read_meta(folder: &Path) -> Option<Meta> {
+/// What the folder of a run says of itself, where it says it.
+pub fn read_meta(folder: &Path) -> Option<Meta> {
     serde_json::from_slice(&fs::read(folder.join("meta.json")).ok()?).ok()
 }
 
@@ -281,6 +286,7 @@ pub fn execute(
         start: start.map(|start| start.origin),
         train_seconds: 0.0,
         images_per_second: 0.0,
+        peak_memory_mib: None,
     };
     let meta_path = folder.path.join("meta.json");
     if let Some(old) = read_meta(folder.path) {
@@ -288,7 +294,9 @@ pub fn execute(
     }
     let mut outcome = Outcome::Finished;
     if ![RANDOM, SUPERVISED].contains(&config.name()) {
+        memory::start(machine.device);
         outcome = train(config, dataset, &mut subject, folder, stop, &mut meta)?;
+        meta.peak_memory_mib = memory::peak_mib(machine.device);
         meta.train_seconds += started.elapsed().as_secs_f64();
         write_whole(&meta_path, &serde_json::to_vec_pretty(&meta)?)?;
     }

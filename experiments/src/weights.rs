@@ -1,12 +1,12 @@
-//! Given weights: the safetensors file that `start` of a configuration names, under the names that torchvision (ResNet),
-//! timm (ViT) and this program's exports use.
+//! Given weights: the file, safetensors or of `torch.save`, that `start` of a configuration names, under the names that
+//! torchvision (ResNet), timm (ViT) and this program's exports use.
 
 use crate::config::RunConfig;
 use crate::first_stage::sum;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use selfsup_core::store::Variable;
 use selfsup_core::{Kind, Tensor};
-use selfsup_train::checkpoint;
+use selfsup_train::{checkpoint, pickle};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 const ENCODER: &str = "encoder.";
 /// A classifier on top of the encoder: torchvision's name and timm's.
 const HEADS: [&str; 2] = ["fc.", "head."];
+/// What training programs keep a network's weights under.
+const WRAPS: [&str; 2] = ["state_dict.", "model."];
 /// How many batches a norm has seen, which nothing here asks.
 const COUNTER: &str = ".num_batches_tracked";
 
@@ -37,7 +39,7 @@ impl Start {
     /// What `start` names; `None` where it is empty.
     ///
     /// # Errors
-    /// If it is no safetensors file.
+    /// If it is no such file.
     pub fn of(config: &RunConfig) -> Result<Option<Start>> {
         if config.start.is_empty() {
             return Ok(None);
@@ -51,8 +53,11 @@ impl Start {
             "{} is a folder; expected a safetensors file, such as export/encoder.safetensors in the folder of a run",
             path.display()
         );
-        ensure!(!is_pickle(path)?, pickle(path));
-        let tensors = checkpoint::read(path)?.tensors.into_iter().collect();
+        let tensors = match is_pickle(path)? {
+            true => unwrapped(pickle::read(path).map_err(|error| anyhow!("{error:#}; {}", conversion(path)))?),
+            false => checkpoint::read(path)?.tensors,
+        };
+        let tensors = tensors.into_iter().collect();
         Ok(Start { origin: Origin { file: path.into(), sha256: sum(path)? }, tensors })
     }
 
@@ -156,19 +161,30 @@ fn move_class_position(tensors: &mut BTreeMap<&str, Tensor>, expected: &[(String
 fn is_pickle(path: &Path) -> Result<bool> {
     let mut head = Vec::new();
     let file = File::open(path).with_context(|| format!("{}: could not be read", path.display()))?;
-    file.take(4).read_to_end(&mut head).with_context(|| format!("{}: could not be read", path.display()))?;
+    file.take(9).read_to_end(&mut head).with_context(|| format!("{}: could not be read", path.display()))?;
+    if head.get(8) == Some(&b'{') {
+        return Ok(false); // Safetensors: the length of a text in JSON, and the text.
+    }
     let named = path.extension().is_some_and(|end| ["pth", "pt", "ckpt", "pkl"].iter().any(|other| end == *other));
     // A zip archive, and a bare pickle of protocol 2 or later.
-    Ok(named || head.starts_with(b"PK\x03\x04") || (head.len() == 4 && head[0] == 0x80 && (2..=5).contains(&head[1])))
+    Ok(named || head.starts_with(b"PK\x03\x04") || (head.len() > 2 && head[0] == 0x80 && (2..=5).contains(&head[1])))
 }
 
-/// Why no pickle is read, and what to do about it.
-fn pickle(path: &Path) -> String {
+/// Training programs keep the weights under such a name, beside the optimiser's state and what else they need.
+fn unwrapped(tensors: HashMap<String, Tensor>) -> HashMap<String, Tensor> {
+    let Some(wrap) = WRAPS.iter().find(|wrap| tensors.keys().any(|name| name.starts_with(*wrap))) else {
+        return tensors;
+    };
+    tensors.into_iter().filter_map(|(name, x)| Some((name.strip_prefix(wrap)?.to_string(), x))).collect()
+}
+
+/// What to do with a pickle that cannot be read here.
+fn conversion(path: &Path) -> String {
     let (from, to) = (path.display(), path.with_extension("safetensors"));
     format!(
-        "{from} is a Python pickle, which is a program and is not read here: make safetensors of it with `python3 -c \"\
-         import torch, safetensors.torch as s; w = torch.load('{from}', map_location='cpu', weights_only=True); \
-         s.save_file({{k: v.contiguous() for k, v in w.get('state_dict', w).items()}}, '{}')\"` and give that",
+        "PyTorch may read it: `python3 -c \"import torch, safetensors.torch as s; w = torch.load('{from}', \
+         map_location='cpu', weights_only=True); s.save_file({{k: v.contiguous() for k, v in w.get('state_dict', w).items()}}, \
+         '{}')\"` makes safetensors of it",
         to.display()
     )
 }

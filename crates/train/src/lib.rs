@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 mod fit;
+pub mod pickle;
 mod record;
 
 pub use fit::{Event, Outcome, Run, TrainConfig, checkpoint_path, fit, load_weights};

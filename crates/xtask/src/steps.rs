@@ -83,6 +83,13 @@ pub(crate) fn test(quick: bool) -> Result<()> {
             failed.push(name);
         }
     }
+    if !quick {
+        let (lines, good) = denied();
+        summary.extend(lines);
+        if !good {
+            failed.push("deny");
+        }
+    }
     let Count { passed, failed: broken, ignored, binaries } = count;
     println!("\n{}", summary.join("\n"));
     println!("tests: {passed} passed, {broken} failed, {ignored} ignored, in {binaries} binaries and doc runs");
@@ -91,6 +98,31 @@ pub(crate) fn test(quick: bool) -> Result<()> {
     }
     println!("all steps ok in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// `cargo deny check`: licences and origin of all parts, and advisories where their database can be had. What cannot be
+/// checked here is said, and is no failure. Lines for the summary, and whether nothing was found.
+fn denied() -> (Vec<String>, bool) {
+    let deny = |arguments: &[&str]| workspace::cargo().arg("deny").args(arguments).status().is_ok_and(|s| s.success());
+    let line = |name: &str, verdict: &str| format!("{name:<8} {verdict}");
+    let quiet = |command: &mut Command| command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !quiet(workspace::cargo().args(["deny", "--version"])).is_ok_and(|status| status.success()) {
+        let why = "SKIPPED: cargo-deny is not installed (`cargo install cargo-deny`), so no advisory was looked up";
+        eprintln!("\n== deny: {why}");
+        return (vec![line("deny", why)], true);
+    }
+    eprintln!("\n== deny: cargo deny check");
+    let parts = deny(&["check", "licenses", "bans", "sources"]);
+    let mut lines = vec![line("deny", if parts { "ok" } else { "FAILED" })];
+    if !deny(&["fetch", "db"]) {
+        let why = "SKIPPED: the database of advisories cannot be reached";
+        eprintln!("\n== advisories: {why}");
+        lines.push(line("advisories", why));
+        return (lines, parts);
+    }
+    let advisories = deny(&["check", "--disable-fetch", "advisories"]);
+    lines.push(line("advisories", if advisories { "ok" } else { "FAILED" }));
+    (lines, parts && advisories)
 }
 
 fn succeeds(command: &mut Command) -> Result<bool> {

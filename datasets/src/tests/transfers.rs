@@ -229,6 +229,30 @@ fn what_came_stays_when_all_tries_fail() {
     assert_eq!(server.ranges().len(), 3);
 }
 
+/// In a process of its own, for the limit is one of processes: no file grows beyond so many blocks of 512 bytes.
+#[cfg(unix)]
+#[test]
+fn a_file_that_cannot_grow_ends_a_download_and_what_came_stays() {
+    let limited = "trap '' XFSZ; ulimit -f 200; exec \"$@\"";
+    let itself = std::env::current_exe().expect("this program");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", limited, "sh"]).arg(itself).args(["--exact", "tests::transfers::within_limits", "--ignored"]);
+    let output = command.output().expect("a shell");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+}
+
+#[cfg(unix)]
+#[test]
+#[ignore = "run by a_file_that_cannot_grow_ends_a_download_and_what_came_stays"]
+fn within_limits() {
+    let server = Server::new(vec![Answer::File(data())]);
+    let (outcome, path, _folder) = fetch_from(&[&server], None);
+    says(outcome, &["file.gz could not be downloaded", "cannot write to disk"]);
+    assert!(!path.exists());
+    assert!(fs::read(part(&path)).expect("the part") == data()[..200 * 512]);
+}
+
 #[test]
 fn nobody_listening_is_said() {
     let server = Server { base: "http://127.0.0.1:9/".into(), ranges: Arc::default() };

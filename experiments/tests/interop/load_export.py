@@ -2,7 +2,7 @@
 
     python load_export.py check                                   whether all that is needed is here
     python load_export.py compare ENCODER WEIGHTS INPUT ..        INPUT: safetensors with `x` and their `features`
-    python load_export.py make ENCODER CHANNELS SIDE WEIGHTS ..   networks of their own, with a classifier
+    python load_export.py make ENCODER CHANNELS SIDE WEIGHTS ..   networks of their own, with a classifier; also as .pth
     python load_export.py compare-with WEIGHTS INPUT ..           such networks' features, against those in INPUT
     python load_export.py numpy NPY INPUT ..                      features and labels in NumPy's files, against INPUT
 
@@ -10,6 +10,7 @@ What stands before `..` may be given several times. Needs torch, torchvision, ti
 """
 
 import sys
+from pathlib import Path
 
 import numpy
 import safetensors
@@ -107,6 +108,9 @@ def make(encoder, channels, side, weights):
         elif tensor.is_floating_point() and ("pos_embed" in name or "cls_token" in name):
             tensor.normal_(0, 0.5)
     save_file(net.state_dict(), weights, {"encoder": encoder})
+    # As training programs write them; a ViT's in the format before PyTorch 1.6.
+    whole = {"state_dict": net.state_dict(), "epoch": 300, "arch": encoder}
+    torch.save(whole, Path(weights).with_suffix(".pth"), _use_new_zipfile_serialization="vit" not in encoder)
 
 
 def compare_with(weights, data):

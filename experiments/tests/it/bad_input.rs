@@ -152,6 +152,14 @@ fn embeddings(place: &Path) {
     write("shapes.safetensors", &[("a", &two), ("b", &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])]);
     let whole = fs::read(place.join("shapes.safetensors")).expect("a file");
     put(place, "cut.safetensors", &whole[..whole.len() - 3]);
+    let saved = fs::read(workspace().join("crates/train/tests/pickles/weights.pth")).expect("a file of torch.save");
+    put(place, "cut.pth", &saved[..saved.len() / 2]);
+    put(place, "list.pth", b"\x80\x02]q\x00.");
+    put(
+        place,
+        "given.toml",
+        "name = 'given'\nseeds = [0]\n[[runs]]\nmethod = 'random'\nstart = 'only-a.safetensors'\n",
+    );
 }
 
 /// Runs, whole and damaged, and their scores.

@@ -24,9 +24,14 @@ const RUN: [&str; 9] = [
 
 /// Runs a shell script in `folder`, in which "$@" is the run.
 fn script(folder: &Path, before: &[&str], script: &str) -> Output {
+    script_of(folder, before, script, &RUN)
+}
+
+/// The same with the program on other arguments.
+fn script_of(folder: &Path, before: &[&str], script: &str, arguments: &[&str]) -> Output {
     let mut words = before.to_vec();
     words.extend(["sh", "-c", script, "sh", env!("CARGO_BIN_EXE_selfsup")]);
-    words.extend(RUN);
+    words.extend(arguments);
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).current_dir(folder).env("NO_COLOR", "1").stdin(Stdio::null());
     command.output().expect("a shell starts")
@@ -50,6 +55,12 @@ fn left(run: &Path) -> BTreeMap<String, Vec<u8>> {
 
 fn number(variable: &str, default: usize) -> usize {
     std::env::var(variable).map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
+}
+
+/// No file grows beyond so many blocks of 512 bytes. The signal that such a limit sends would end the program before it
+/// can say anything; disks send none.
+fn limited(blocks: usize) -> String {
+    format!(r#"trap "" XFSZ; ulimit -f {blocks}; exec "$@""#)
 }
 
 /// The failed run says which file, in one line.
@@ -95,8 +106,7 @@ fn a_file_that_cannot_grow_fails_the_run_and_nothing_is_lost() {
     for i in 0..tries {
         let blocks = (0.9 * largest as f64 / 512.0).powf(i as f64 / (tries - 1).max(1) as f64) as usize;
         let how = format!("{blocks} blocks");
-        // The signal that a limit sends would end the program before it can say anything; disks send none.
-        let output = script(place, &[], &format!(r#"trap "" XFSZ; ulimit -f {blocks}; exec "$@""#));
+        let output = script(place, &[], &limited(blocks));
         *failed.entry(file_of(&told(&output, &how))).or_insert(0) += 1;
         let again = script(place, &[], r#"exec "$@""#);
         assert!(again.status.success(), "{how}: {}", text(&again.stderr));
@@ -104,6 +114,70 @@ fn a_file_that_cannot_grow_fails_the_run_and_nothing_is_lost() {
         fs::remove_dir_all(place.join("disk")).expect("removed");
     }
     eprintln!("{tries} limits; the files that failed: {failed:?}");
+}
+
+/// The event file of TensorBoard is written as a run goes on, and fails as any other.
+#[test]
+fn an_event_file_on_a_full_device_fails_the_run_and_is_named() {
+    let place = temporary();
+    let place = place.path();
+    let wanted = undisturbed(place);
+    let stopped = script(place, &[], r#""$@" && rm disk/run/DONE disk/run/checkpoints/*"#);
+    assert!(stopped.status.success(), "{}", text(&stopped.stderr));
+    let events = "disk/run/events.out.tfevents.selfsup";
+    fs::remove_file(place.join(events)).expect("the event file");
+    std::os::unix::fs::symlink("/dev/full", place.join(events)).expect("a link");
+    let line = told(&script(place, &[], r#"exec "$@""#), "a full device");
+    assert!(line.contains(events), "{line}");
+    fs::remove_file(place.join(events)).expect("the link");
+    assert!(script(place, &[], r#"exec "$@""#).status.success());
+    same(&place.join("disk/run"), &wanted, "a full device");
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.insert(path.display().to_string(), fs::read(&path).expect("a file"));
+        }
+    }
+    found
+}
+
+/// What is made of a run, anew over an earlier one: each file is the earlier or the new one, and those are the same.
+#[test]
+fn reports_and_features_that_cannot_grow_leave_the_earlier_ones() {
+    let place = temporary();
+    let place = place.path();
+    assert!(script(place, &[], r#"exec "$@""#).status.success());
+    let made: [(&[&str], &str); 3] = [
+        (&["report", "disk/run", "--out", "report"], "report"),
+        (&["features", "disk/run", "--out", "features/test.npy"], "features"),
+        (&["features", "disk/run", "--out", "table/test.csv"], "table"),
+    ];
+    for (arguments, folder) in made {
+        fs::create_dir_all(place.join(folder)).expect("a folder");
+        assert!(script_of(place, &[], r#"exec "$@""#, arguments).status.success());
+        let wanted = files(&place.join(folder));
+        let largest = wanted.values().map(Vec::len).max().expect("files");
+        let tries = number("SELFSUP_FAULTS", 3);
+        let mut failed = BTreeMap::new();
+        for i in 0..tries {
+            let blocks = (0.9 * largest as f64 / 512.0).powf(i as f64 / (tries - 1).max(1) as f64) as usize;
+            let output = script_of(place, &[], &limited(blocks), arguments);
+            let errors = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}, {blocks} blocks:\n{errors}");
+            let line = errors.lines().find(|line| line.starts_with("error:")).unwrap_or_default();
+            assert!(line.contains(&format!("{folder}/")), "{blocks} blocks: the file is named: {errors}");
+            assert!(files(&place.join(folder)) == wanted, "{arguments:?}, {blocks} blocks: {line}");
+            *failed.entry(file_of(line)).or_insert(0) += 1;
+        }
+        eprintln!("{folder}: {tries} limits; the files that failed: {failed:?}");
+    }
 }
 
 /// A file system in memory that holds so many KiB and then no more, of this process alone.

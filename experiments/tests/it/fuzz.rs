@@ -15,7 +15,7 @@ use selfsup_experiments::reporting::Report;
 use selfsup_experiments::study::{Shard, Study};
 use selfsup_experiments::{claim, message, preset};
 use selfsup_report::{metrics, published, results};
-use selfsup_train::checkpoint;
+use selfsup_train::{checkpoint, pickle};
 use std::fs;
 use std::path::Path;
 use toml::Table;
@@ -139,6 +139,20 @@ fn fuzz_safetensors() {
     check!().with_iterations(inputs(1000)).with_max_len(TAPE).for_each(|tape: &[u8]| {
         fs::write(&path, mend_header(mutate(&seeds, tape))).expect("a written file");
         at(&path, checkpoint::read);
+    });
+}
+
+/// Files of torch.save, the old format too, whose bytes no sum guards.
+#[test]
+fn fuzz_pickles() {
+    let place = place();
+    let _machine = machine();
+    let folder = workspace().join("crates/train/tests/pickles");
+    let seeds = ["row.pth", "archive.pth", "weights.pth"].map(|name| fs::read(folder.join(name)).expect("a file"));
+    let path = place.path().join("x.pth");
+    check!().with_iterations(inputs(1000)).with_max_len(TAPE).for_each(|tape: &[u8]| {
+        fs::write(&path, mutate(&seeds, tape)).expect("a written file");
+        at(&path, pickle::read);
     });
 }
 

@@ -127,9 +127,10 @@ fn torchvisions_and_timms_weights_are_where_a_run_starts() {
     checks(&program, PROGRAM, &make);
     let mut compare = vec!["compare-with".to_string()];
     for (i, (encoder, data, ..)) in GIVEN.into_iter().enumerate() {
+        let format = if i % 2 == 0 { "safetensors" } else { "pth" };
         let text = format!(
             "name = 'given'\nseeds = [0]\n[common]\ndata = '{data}:16'\nencoder = '{encoder}'\nevaluate.protocols = \
-             ['geometry']\n[[runs]]\nmethod = 'random'\nvariant = 'given'\nstart = '{i}.safetensors'\n"
+             ['geometry']\n[[runs]]\nmethod = 'random'\nvariant = 'given'\nstart = '{i}.{format}'\n"
         );
         fs::write(path("given.toml"), text).expect("a file");
         succeeds(place.path(), &["compare", "given.toml"]);

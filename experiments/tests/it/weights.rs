@@ -232,7 +232,7 @@ fn weights_that_do_not_fit_are_refused_in_one_line() {
         words.extend(SHORT.map(String::from));
         words
     };
-    let pickle = ["a Python pickle", "weights_only=True", "save_file", "weights.safetensors"];
+    let pickle = ["weights.pth", "damaged or cut short", "weights_only=True", "save_file", "weights.safetensors"];
     let cases: [(&str, &[&str]); 11] = [
         ("missing.safetensors", &["missing.safetensors", &n, &format!("1 missing (the first `{first}`)")]),
         ("more.safetensors", &["1 unexpected (the first `zz.weight`)"]),
@@ -242,7 +242,7 @@ fn weights_that_do_not_fit_are_refused_in_one_line() {
         ("cut.safetensors", &["cut.safetensors", "expected safetensors"]),
         ("empty.safetensors", &["empty.safetensors", "expected safetensors"]),
         ("weights.pth", &pickle),
-        ("hidden.safetensors", &["a Python pickle"]),
+        ("hidden.safetensors", &["Python pickle", "none of torch.save"]),
         ("nowhere.safetensors", &["nowhere.safetensors", "could not be read"]),
         ("run", &["is a folder", "export/encoder.safetensors"]),
     ];
