@@ -5,73 +5,17 @@
 //! `for i in 1 2 3; do cargo bench -p selfsup-benches --bench augment -- recipe; python benches/peers/augment.py; done`
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use selfsup_benches::{Noise, recipes};
 use selfsup_core::Device;
-use selfsup_core::augment::{
-    Blur, Colour, Crop, CropBox, Draw, Jitter, Operation, Recipe, Solarise, cpu, views::render_views,
-};
-use selfsup_core::data::{Image, Images, Normalisation, Sample};
+use selfsup_core::augment::{Colour, CropBox, Draw, Operation, Recipe, cpu, views::render_views};
+use selfsup_core::data::{Images, Sample};
 use selfsup_core::rng::{Purpose, Rng};
-use std::borrow::Cow;
 use std::hint::black_box;
 
 const IMAGES: usize = 256;
 
-/// Images of random bytes: no operation's time depends on the values.
-struct Noise {
-    size: usize,
-    channels: usize,
-    pixels: Vec<u8>,
-}
-
-impl Noise {
-    fn new(size: usize, channels: usize) -> Noise {
-        let mut rng = Rng::new(0, Purpose::Sample, 0, 0, 0);
-        Noise { size, channels, pixels: (0..IMAGES * size * size * channels).map(|_| rng.bits() as u8).collect() }
-    }
-
-    fn normalisation(&self) -> Normalisation {
-        Normalisation { mean: vec![0.5; self.channels], std: vec![0.25; self.channels] }
-    }
-}
-
-impl Images for Noise {
-    fn len(&self) -> usize {
-        IMAGES
-    }
-
-    fn channels(&self) -> usize {
-        self.channels
-    }
-
-    fn image(&self, index: usize) -> anyhow::Result<Image<'_>> {
-        let length = self.size * self.size * self.channels;
-        let pixels = Cow::Borrowed(&self.pixels[index * length..][..length]);
-        Ok(Image { height: self.size, width: self.size, channels: self.channels, pixels })
-    }
-}
-
 fn sets() -> [(&'static str, Noise); 2] {
-    [("32x32x3", Noise::new(32, 3)), ("28x28x1", Noise::new(28, 1))]
-}
-
-fn recipes() -> [(&'static str, Recipe); 5] {
-    let crop = |low| Some(Crop { scale: [low, 1.0], ratio: [0.75, 4.0 / 3.0] });
-    let jitter = |saturation| Some(Jitter { brightness: 0.4, contrast: 0.4, saturation, hue: 0.1, p: 0.8 });
-    let simclr = Recipe { crop: crop(0.08), flip: 0.5, jitter: jitter(0.4), grey: 0.2, ..Recipe::default() };
-    let byol = |blur: f64, solarise: f64| Recipe {
-        jitter: jitter(0.2),
-        blur: Some(Blur { p: blur, sigma: [0.1, 2.0] }),
-        solarise: Some(Solarise { p: solarise, threshold: 0.5 }),
-        ..simclr.clone()
-    };
-    let mae = Recipe { crop: crop(0.2), flip: 0.5, ..Recipe::default() };
-    [
-        ("simclr-cifar", simclr.clone()),
-        ("byol-a", byol(1.0, 0.0)),
-        ("byol-b", byol(0.1, 0.2)),
-        ("mae", mae),
-        ("none", Recipe::default()),
-    ]
+    [("32x32x3", Noise::new(IMAGES, 32, 3)), ("28x28x1", Noise::new(IMAGES, 28, 1))]
 }
 
 /// Each row of a draw alone; what it costs is its time less that of `none`, which converts and normalises.
@@ -111,13 +55,13 @@ fn operations(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(IMAGES as u64));
         let normalisation = images.normalisation();
         let mut scratch = cpu::Scratch::new();
-        let mut out = vec![0.0; images.size * images.size * images.channels];
+        let mut out = vec![0.0; images.size() * images.size() * images.channels()];
         for (name, draw) in &draws {
             group.bench_function(*name, |bencher| {
                 bencher.iter(|| {
                     for index in 0..IMAGES {
                         let image = images.image(index).expect("in memory");
-                        cpu::render(&image, black_box(draw), images.size, &normalisation, &mut out, &mut scratch);
+                        cpu::render(&image, black_box(draw), images.size(), &normalisation, &mut out, &mut scratch);
                         black_box(&mut out);
                     }
                 });
@@ -133,7 +77,7 @@ fn whole_recipes(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(IMAGES as u64));
         let normalisation = images.normalisation();
         let mut scratch = cpu::Scratch::new();
-        let mut out = vec![0.0; images.size * images.size * images.channels];
+        let mut out = vec![0.0; images.size() * images.size() * images.channels()];
         for (name, recipe) in recipes() {
             let mut epoch = 0;
             group.bench_function(name, |bencher| {
@@ -141,9 +85,9 @@ fn whole_recipes(criterion: &mut Criterion) {
                     epoch += 1;
                     for index in 0..IMAGES {
                         let mut rng = Rng::new(0, Purpose::View, epoch, index as u64, 0);
-                        let draw = recipe.draw(&mut rng, images.size, images.size);
+                        let draw = recipe.draw(&mut rng, images.size(), images.size());
                         let image = images.image(index).expect("in memory");
-                        cpu::render(&image, &draw, images.size, &normalisation, &mut out, &mut scratch);
+                        cpu::render(&image, &draw, images.size(), &normalisation, &mut out, &mut scratch);
                         black_box(&mut out);
                     }
                 });
@@ -164,7 +108,7 @@ fn batches(criterion: &mut Criterion) {
         let mut render = || {
             epoch += 1;
             let recipes = std::slice::from_ref(recipe);
-            pool.install(|| render_views(&images, &index, recipes, images.size, &normalisation, 0, epoch))
+            pool.install(|| render_views(&images, &index, recipes, images.size(), &normalisation, 0, epoch))
                 .expect("a sound recipe")
         };
         group.bench_function("render simclr-cifar", |bencher| bencher.iter(&mut render));

@@ -1,6 +1,7 @@
 //! What the benches share: synthetic input with fixed seeds, and the set-up that a run makes before its first step.
 
 use anyhow::Result;
+use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise};
 use selfsup_core::data::{Image, Images, Normalisation};
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::Store;
@@ -44,6 +45,11 @@ pub struct Noise {
 }
 
 impl Noise {
+    /// The side of an image.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     /// `n` images of `size` x `size` x `channels`.
     pub fn new(n: usize, size: usize, channels: usize) -> Noise {
         let mut rng = Rng::new(0, Purpose::Sample, 0, 0, 0);
@@ -70,4 +76,25 @@ impl Images for Noise {
         let pixels = Cow::Borrowed(&self.pixels[index * length..][..length]);
         Ok(Image { height: self.size, width: self.size, channels: self.channels, pixels })
     }
+}
+
+/// The recipes whose cost is measured, under the names that `peers/augment.py` gives them.
+pub fn recipes() -> [(&'static str, Recipe); 5] {
+    let crop = |low| Some(Crop { scale: [low, 1.0], ratio: [0.75, 4.0 / 3.0] });
+    let jitter = |saturation| Some(Jitter { brightness: 0.4, contrast: 0.4, saturation, hue: 0.1, p: 0.8 });
+    let simclr = Recipe { crop: crop(0.08), flip: 0.5, jitter: jitter(0.4), grey: 0.2, ..Recipe::default() };
+    let byol = |blur: f64, solarise: f64| Recipe {
+        jitter: jitter(0.2),
+        blur: Some(Blur { p: blur, sigma: [0.1, 2.0] }),
+        solarise: Some(Solarise { p: solarise, threshold: 0.5 }),
+        ..simclr.clone()
+    };
+    let mae = Recipe { crop: crop(0.2), flip: 0.5, ..Recipe::default() };
+    [
+        ("simclr-cifar", simclr.clone()),
+        ("byol-a", byol(1.0, 0.0)),
+        ("byol-b", byol(0.1, 0.2)),
+        ("mae", mae),
+        ("none", Recipe::default()),
+    ]
 }
