@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 
 /// Less than 60 steps add up to that each keep what was made of a batch: its two views alone (of 32 x 28 x 28 numbers) are
-/// 12 MiB, and what the network makes of them is more. More than the heap differs from run to run, which was up to 4 MiB.
+/// 12 MiB, and what the network makes of them is more. The heap of equal runs mostly differs by less.
 const SLACK_MIB: f64 = 12.0;
 
 /// The largest resident memory of a training in batches of 32, in MiB.
@@ -33,10 +33,15 @@ fn training_for_longer_takes_no_more_memory() {
         if all || few.contains(&name.as_str()) {
             // Six steps an epoch.
             let data = format!("data={}:{SAMPLES}", RunConfig::resolve(&name, &[]).expect("a preset").data);
-            let [short, long] =
-                [2, 12].map(|epochs| peak(place.path(), &name, &[&data, &format!("train.epochs={epochs}")]));
+            let peak = |epochs| peak(place.path(), &name, &[&data, &format!("train.epochs={epochs}")]);
+            let [short, long] = [2, 12].map(peak);
             eprintln!("{name}: at most {short:.0} MiB in 12 steps, {long:.0} MiB in 72");
-            assert!(long < short + SLACK_MIB, "{name}: {short:.0} MiB in 12 steps, but {long:.0} MiB in 72");
+            // The heap of one run may lie worse than another's; what is kept of every step goes on growing.
+            if long > short + SLACK_MIB {
+                let longer = peak(72);
+                eprintln!("{name}: at most {longer:.0} MiB in 432 steps");
+                assert!(longer < long + SLACK_MIB, "{name}: {short:.0}, {long:.0} and {longer:.0} MiB");
+            }
         }
     }
 }
