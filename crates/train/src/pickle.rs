@@ -369,7 +369,7 @@ impl<'a> Machine<'a> {
 
     fn set(&mut self, items: &[Id]) -> Result<()> {
         let to = self.top()?;
-        ensure!(items.len() % 2 == 0, "a key has no value");
+        ensure!(items.len().is_multiple_of(2), "a key has no value");
         if let Value::Dictionary(entries) = &mut self.values[to] {
             entries.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
         }
