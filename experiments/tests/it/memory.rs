@@ -17,7 +17,7 @@ use std::path::Path;
 const SLACK_MIB: f64 = 12.0;
 
 /// How many tokens BERT masks differs from step to step, and so do its tensors, which leaves holes in the C library's heap:
-/// 459 MiB after 432 steps, 526 after 900. With jemalloc in its place (LD_PRELOAD) it stays below 245 MB from the start.
+/// 419 and 459 MiB after 432 steps, 526 after 900. With jemalloc in its place (LD_PRELOAD) it stays below 245 MB from the start.
 const UNEVEN: [&str; 1] = ["bert/cpu"];
 
 /// The largest resident memory of a training in batches of 32, in MiB.
