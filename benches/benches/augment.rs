@@ -5,11 +5,10 @@
 //! `for i in 1 2 3; do cargo bench -p selfsup-benches --bench augment -- recipe; python benches/peers/augment.py; done`
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use selfsup_benches::{Noise, recipes};
+use selfsup_benches::{Noise, recipes, render_all};
 use selfsup_core::Device;
 use selfsup_core::augment::{Colour, CropBox, Draw, Operation, Recipe, cpu, views::render_views};
-use selfsup_core::data::{Images, Sample};
-use selfsup_core::rng::{Purpose, Rng};
+use selfsup_core::data::Images;
 use std::hint::black_box;
 
 const IMAGES: usize = 256;
@@ -83,13 +82,7 @@ fn whole_recipes(criterion: &mut Criterion) {
             group.bench_function(name, |bencher| {
                 bencher.iter(|| {
                     epoch += 1;
-                    for index in 0..IMAGES {
-                        let mut rng = Rng::new(0, Purpose::View, epoch, index as u64, 0);
-                        let draw = recipe.draw(&mut rng, images.size(), images.size());
-                        let image = images.image(index).expect("in memory");
-                        cpu::render(&image, &draw, images.size(), &normalisation, &mut out, &mut scratch);
-                        black_box(&mut out);
-                    }
+                    render_all(&images, &recipe, images.size(), &normalisation, epoch, &mut out, &mut scratch);
                 });
             });
         }
@@ -136,15 +129,7 @@ fn photographs(criterion: &mut Criterion) {
     group.bench_function("simclr-224", |bencher| {
         bencher.iter(|| {
             epoch += 1;
-            for index in 0..data.train.len() {
-                let Sample::Image(image) = data.train.samples.sample(index).expect("a sound file") else {
-                    panic!("an image")
-                };
-                let mut rng = Rng::new(0, Purpose::View, epoch, index as u64, 0);
-                let draw = recipe.draw(&mut rng, image.height, image.width);
-                cpu::render(&image, &draw, 224, &data.normalisation, &mut out, &mut scratch);
-                black_box(&mut out);
-            }
+            render_all(&*data.train.samples, &recipe, 224, &data.normalisation, epoch, &mut out, &mut scratch);
         });
     });
 }

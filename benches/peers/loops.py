@@ -46,10 +46,10 @@ def read_images():
     return np.frombuffer(data, np.uint8, offset=16).reshape(n, height, width)
 
 
-def encoder(name, size):
+def encoder(name, size, colours=1):
     """The encoder of that name in crates/core/src/encoder, and the width of its features."""
     if name == "convnet":
-        layers, channels = [], 1
+        layers, channels = [], colours
         for width, stride in [(32, 2), (64, 2), (128, 1), (256, 1)]:
             conv = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
             layers += [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
@@ -59,7 +59,7 @@ def encoder(name, size):
         from torchvision.models import resnet18
 
         net = resnet18()
-        net.conv1, net.maxpool, net.fc = nn.Conv2d(1, 64, 3, 1, 1, bias=False), nn.Identity(), nn.Identity()
+        net.conv1, net.maxpool, net.fc = nn.Conv2d(colours, 64, 3, 1, 1, bias=False), nn.Identity(), nn.Identity()
         return net, 512
     if name == "vit-tiny/4":
         return vit(size), 192

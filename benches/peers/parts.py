@@ -19,7 +19,6 @@ an arm's own repetitions. Each part has a rate (a second), more is better. What 
     kmeans       100 clusters of 60,000 x 512, 20 iterations: scikit-learn's KMeans (Lloyd's, random start)
 """
 import argparse
-import csv
 import json
 import os
 import statistics
@@ -29,7 +28,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from throughput import in_environment, own_seconds, busy_seconds
+from throughput import busy_seconds, in_environment, own_seconds, write_rows
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -59,34 +58,29 @@ def rate(work, per_call, seconds=3.0):
     return per_call / statistics.median(times)
 
 
-def simclr_transform(size, strength, blur):
-    from torchvision import transforms as T
-
-    jitter = T.ColorJitter(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
-    steps = [T.RandomResizedCrop(size, scale=(0.08, 1.0)), T.RandomHorizontalFlip(), T.RandomApply([jitter], p=0.8)]
-    steps.append(T.RandomGrayscale(0.2))
-    if blur:
-        steps.append(T.RandomApply([T.GaussianBlur(max(2 * (size // 10 // 2) + 1, 3), (0.1, 2.0))], p=0.5))
-    return T.Compose(steps + [T.ToTensor(), T.Normalize([0.5] * 3, [0.25] * 3)])
-
-
 @part("views", "augment", "recipe/32x32x3/simclr-cifar", threads=1)
 def torchvision():
     import numpy as np
+    from augment import recipe
     from PIL import Image
 
     pixels = np.random.default_rng(0).integers(0, 256, (256, 32, 32, 3), dtype=np.uint8)
     images = [Image.fromarray(p) for p in pixels]
-    transform = simclr_transform(32, 0.5, blur=False)
+    transform = recipe("simclr-cifar", 32, 3)
     return rate(lambda: [transform(image) for image in images], len(images))
 
 
 @part("photographs", "augment", "photograph/simclr-224", threads=1)
 def torchvision__photographs():
     from PIL import Image
+    from torchvision import transforms as T
 
     files = sorted(Path(os.environ["SELFSUP_JPEGS"]).glob("*.jpg"))
-    transform = simclr_transform(224, 1.0, blur=True)
+    # Recipe::simclr of crates/core/src/augment/tables.rs.
+    steps = [T.RandomResizedCrop(224, scale=(0.08, 1.0)), T.RandomHorizontalFlip()]
+    steps += [T.RandomApply([T.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=0.8), T.RandomGrayscale(0.2)]
+    steps += [T.RandomApply([T.GaussianBlur(23, (0.1, 2.0))], p=0.5), T.ToTensor(), T.Normalize([0.5] * 3, [0.25] * 3)]
+    transform = T.Compose(steps)
     return rate(lambda: [transform(Image.open(file).convert("RGB")) for file in files], len(files))
 
 
@@ -109,15 +103,10 @@ def make_photographs(folder):
 def network(name, precision, backward):
     import torch
     from loops import encoder
-    from torchvision.models import resnet18
 
-    if name == "convnet":
-        net, width = encoder("convnet", 28)
-        x = torch.randn(128, 1, 28, 28)
-    else:
-        net, width = resnet18(), 512
-        net.conv1, net.maxpool, net.fc = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False), torch.nn.Identity(), torch.nn.Identity()
-        x = torch.randn(128, 3, 32, 32)
+    channels, size = (1, 28) if name == "convnet" else (3, 32)
+    net, width = encoder(name, size, channels)
+    x = torch.randn(128, channels, size, size)
     net, x = net.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
     gradient = torch.randn(128, width)
 
@@ -143,10 +132,9 @@ for _net, _image in [("convnet", "28x28x1"), ("resnet18-cifar", "32x32x3")]:
 
 def variables():
     import torch
-    from torchvision.models import resnet18
+    from loops import encoder
 
-    net = resnet18()
-    net.conv1, net.fc = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False), torch.nn.Identity()
+    net, _ = encoder("resnet18-cifar", 32, 3)
     for p in net.parameters():
         p.grad = torch.randn_like(p)
     return net
@@ -314,10 +302,7 @@ def main():
                     others = max(busy_seconds() - busy - (own_seconds() - own), 0.0) / wall
                     rows.append({"round": number, "part": name, "arm": arm, "threads": threads, "rate": value, "others": others})
                     print(f"round {number} {name:32} {arm:14} {value:12.1f} a second  others {others:4.0%}", flush=True)
-    with open(options.csv, "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()} for row in rows)
+    write_rows(options.csv, rows)
     print(f"\n| part | arm | threads | rate, a second | selfsup / arm |\n|---|---|---:|---:|---:|")
     for name in names:
         median = lambda arm: statistics.median(r["rate"] for r in rows if (r["part"], r["arm"]) == (name, arm))

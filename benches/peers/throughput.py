@@ -95,6 +95,19 @@ def in_environment(arguments, script=__file__):
     return subprocess.run([python, script, "--python-here", *arguments]).returncode
 
 
+def write_rows(path, rows):
+    """A CSV file, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    with open(part, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
 def summary(rows, work, arms):
     """Medians over rounds, and ratios of the program's better arm to each peer."""
     median = {}
@@ -144,15 +157,7 @@ def main():
                 rows.append({"round": number, "work": work, "arm": arm, "images_per_second": rate, **shares})
                 shares = f"own {own:4.0%}  others {others:4.0%}"
                 print(f"round {number} {work:24} {arm:15} {rate:8.0f} images/s  {shares}", flush=True)
-    part = options.csv.with_name(options.csv.name + ".part")
-    with open(part, "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, options.csv)
+    write_rows(options.csv, rows)
     print(f"\nmedians of {options.rounds} rounds, {options.threads} threads, {os.cpu_count()} cores")
     for work in works:
         summary(rows, work, arms)

@@ -1,13 +1,14 @@
 //! What the benches share: synthetic input with fixed seeds, and the set-up that a run makes before its first step.
 
 use anyhow::Result;
-use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise};
-use selfsup_core::data::{Image, Images, Normalisation};
+use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise, cpu};
+use selfsup_core::data::{Image, Images, Normalisation, Sample, Samples};
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::Store;
 use selfsup_core::tensor::channels_last;
 use selfsup_core::{Device, Tensor, no_grad, torch_ext};
 use std::borrow::Cow;
+use std::hint::black_box;
 
 /// Sets up LibTorch as a run does: the device answered for, freed memory kept. The number of threads stays LibTorch's
 /// own (one per core) unless OMP_NUM_THREADS says otherwise.
@@ -75,6 +76,28 @@ impl Images for Noise {
         let length = self.size * self.size * self.channels;
         let pixels = Cow::Borrowed(&self.pixels[index * length..][..length]);
         Ok(Image { height: self.size, width: self.size, channels: self.channels, pixels })
+    }
+}
+
+/// Draws and renders a view of every image on this thread, as one worker does; what is drawn depends on `epoch`.
+///
+/// # Panics
+/// If an image cannot be read.
+pub fn render_all(
+    images: &dyn Samples,
+    recipe: &Recipe,
+    size: usize,
+    normalisation: &Normalisation,
+    epoch: u64,
+    out: &mut [f32],
+    scratch: &mut cpu::Scratch,
+) {
+    for index in 0..images.len() {
+        let Ok(Sample::Image(image)) = images.sample(index) else { panic!("sample {index} is no sound image") };
+        let mut rng = Rng::new(0, Purpose::View, epoch, index as u64, 0);
+        let draw = recipe.draw(&mut rng, image.height, image.width);
+        cpu::render(&image, &draw, size, normalisation, out, scratch);
+        black_box(&mut *out);
     }
 }
 

@@ -9,12 +9,9 @@
 //! Needs valgrind, which has no AVX-512; the kernels use AVX2 at most. Counts depend on the compiler.
 
 use anyhow::{Context, Result, bail, ensure};
-use selfsup_benches::{Noise, recipes};
+use selfsup_benches::{Noise, recipes, render_all};
 use selfsup_core::augment::{Recipe, cpu};
-use selfsup_core::data::Images;
-use selfsup_core::rng::{Purpose, Rng};
 use std::collections::BTreeMap;
-use std::hint::black_box;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{env, fs};
@@ -24,20 +21,13 @@ const VIEWS: usize = 256;
 /// With this argument the program does the work that is counted.
 const WORK: &str = "--work";
 
-/// Draws and renders on this thread, as one worker does.
+/// What is counted for one recipe.
 fn views(recipe: &Recipe, size: usize, channels: usize) {
     let images = Noise::new(VIEWS, size, channels);
     let normalisation = images.normalisation();
     let mut scratch = cpu::Scratch::new();
     let mut out = vec![0.0; size * size * channels];
-    let mut work = |epoch| {
-        for index in 0..VIEWS {
-            let mut rng = Rng::new(0, Purpose::View, epoch, index as u64, 0);
-            let draw = recipe.draw(&mut rng, size, size);
-            cpu::render(&images.image(index).expect("in memory"), &draw, size, &normalisation, &mut out, &mut scratch);
-            black_box(&mut out);
-        }
-    };
+    let mut work = |epoch| render_all(&images, recipe, size, &normalisation, epoch, &mut out, &mut scratch);
     work(0); // buffers grow here
     counted(&mut || work(1));
 }

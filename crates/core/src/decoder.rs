@@ -9,6 +9,12 @@ use crate::store::Path;
 use anyhow::{Context, Result, ensure};
 use tch::{Device, Kind, Tensor, no_grad};
 
+/// What makes an image of a map.
+pub trait Decode {
+    /// [B, input, h, w] -> [B, C, h factor, w factor] f32, in the normalised space of the images.
+    fn forward(&self, z: &Tensor) -> Tensor;
+}
+
 /// A convolution 3 x 3, two residual blocks, transposed convolutions 4 x 4 of stride 2 (van den Oord et al. 2017,
 /// section 4.1). The output is linear, in the normalised space of the images.
 pub struct Decoder {
@@ -39,9 +45,10 @@ impl Decoder {
             blocks: ResidualStack::new(&(path / "blocks"), width, (width / 4).max(1)),
         }
     }
+}
 
-    /// [B, input, h, w] -> [B, C, h factor, w factor] f32.
-    pub fn forward(&self, z: &Tensor) -> Tensor {
+impl Decode for Decoder {
+    fn forward(&self, z: &Tensor) -> Tensor {
         precision::network(z.device(), || {
             let mut x = self.blocks.forward(&self.conv.forward(z));
             for (i, up) in self.up.iter().enumerate() {

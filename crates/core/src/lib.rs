@@ -8,6 +8,7 @@ pub mod augment;
 pub mod check;
 pub mod cluster;
 pub mod codebook;
+pub mod coder;
 pub mod data;
 pub mod decoder;
 pub mod ema;

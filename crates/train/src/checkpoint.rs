@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::Path;
 
 /// Numbers of the longest shape that is read: LibTorch's own limit in many operations.
-const MOST_SIDES: usize = 64;
+pub(crate) const MOST_SIDES: usize = 64;
 
 /// Named tensors, and text that goes with them.
 pub struct Checkpoint {

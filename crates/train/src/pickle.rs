@@ -4,6 +4,7 @@
 //! Formats: the zip archive that PyTorch writes since 1.6 (`data.pkl` and `data/KEY` within one folder), and the row of
 //! pickles of before. Opcodes: Python's pickletools, protocols 2 to 5, as far as `torch.save` uses them.
 
+use crate::checkpoint::MOST_SIDES;
 use anyhow::{Context, Result, bail, ensure};
 use selfsup_core::{Device, Kind, Tensor};
 use std::borrow::Cow;
@@ -19,8 +20,6 @@ const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0
 const DEEPEST: usize = 4;
 /// Entries of dictionaries that are looked at: many times what the largest networks have.
 const MOST_ENTRIES: usize = 1_000_000;
-/// The longest shape: LibTorch's own limit in many operations.
-const MOST_SIDES: usize = 64;
 
 /// The tensors of a file of `torch.save` by name, on the CPU, row by row in memory. Those in dictionaries within
 /// dictionaries are named by all of them, with dots between, such as `state_dict.conv1.weight`; what is no tensor is left

@@ -63,6 +63,13 @@ fn limited(blocks: usize) -> String {
     format!(r#"trap "" XFSZ; ulimit -f {blocks}; exec "$@""#)
 }
 
+/// From less than the smallest file to nearly the largest of `files`, in even steps of their logarithm: blocks of 512 bytes.
+fn limits<'a>(files: &'a BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = usize> + use<'a> {
+    let largest = files.values().map(Vec::len).max().expect("files");
+    let tries = number("SELFSUP_FAULTS", 3);
+    (0..tries).map(move |i| (0.9 * largest as f64 / 512.0).powf(i as f64 / (tries - 1).max(1) as f64) as usize)
+}
+
 /// The failed run says which file, in one line.
 fn told(output: &Output, how: &str) -> String {
     let errors = text(&output.stderr);
@@ -99,12 +106,8 @@ fn a_file_that_cannot_grow_fails_the_run_and_nothing_is_lost() {
     let place = temporary();
     let place = place.path();
     let wanted = undisturbed(place);
-    let largest = wanted.values().map(Vec::len).max().expect("files");
-    // From less than the smallest file to nearly the largest, in even steps of their logarithm.
-    let tries = number("SELFSUP_FAULTS", 3);
     let mut failed = BTreeMap::new();
-    for i in 0..tries {
-        let blocks = (0.9 * largest as f64 / 512.0).powf(i as f64 / (tries - 1).max(1) as f64) as usize;
+    for blocks in limits(&wanted) {
         let how = format!("{blocks} blocks");
         let output = script(place, &[], &limited(blocks));
         *failed.entry(file_of(&told(&output, &how))).or_insert(0) += 1;
@@ -113,7 +116,7 @@ fn a_file_that_cannot_grow_fails_the_run_and_nothing_is_lost() {
         same(&place.join("disk/run"), &wanted, &how);
         fs::remove_dir_all(place.join("disk")).expect("removed");
     }
-    eprintln!("{tries} limits; the files that failed: {failed:?}");
+    eprintln!("limits; the files that failed: {failed:?}");
 }
 
 /// The event file of TensorBoard is written as a run goes on, and fails as any other.
@@ -163,11 +166,8 @@ fn reports_and_features_that_cannot_grow_leave_the_earlier_ones() {
         fs::create_dir_all(place.join(folder)).expect("a folder");
         assert!(script_of(place, &[], r#"exec "$@""#, arguments).status.success());
         let wanted = files(&place.join(folder));
-        let largest = wanted.values().map(Vec::len).max().expect("files");
-        let tries = number("SELFSUP_FAULTS", 3);
         let mut failed = BTreeMap::new();
-        for i in 0..tries {
-            let blocks = (0.9 * largest as f64 / 512.0).powf(i as f64 / (tries - 1).max(1) as f64) as usize;
+        for blocks in limits(&wanted) {
             let output = script_of(place, &[], &limited(blocks), arguments);
             let errors = text(&output.stderr);
             assert_eq!(output.status.code(), Some(1), "{arguments:?}, {blocks} blocks:\n{errors}");
@@ -176,7 +176,7 @@ fn reports_and_features_that_cannot_grow_leave_the_earlier_ones() {
             assert!(files(&place.join(folder)) == wanted, "{arguments:?}, {blocks} blocks: {line}");
             *failed.entry(file_of(line)).or_insert(0) += 1;
         }
-        eprintln!("{folder}: {tries} limits; the files that failed: {failed:?}");
+        eprintln!("{folder}: limits; the files that failed: {failed:?}");
     }
 }
 

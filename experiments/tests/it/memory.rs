@@ -16,8 +16,8 @@ use std::path::Path;
 /// 12 MiB, and what the network makes of them is more. The heap of equal runs mostly differs by less.
 const SLACK_MIB: f64 = 12.0;
 
-/// How many tokens BERT masks differs from step to step, and so do its tensors, which leaves holes in the C library's heap:
-/// 419 and 459 MiB after 432 steps, 526 after 900. With jemalloc in its place (LD_PRELOAD) it stays below 245 MB from the start.
+/// How many tokens BERT masks differs from step to step, and so do its tensors, which leaves holes in the C library's
+/// heap: 419 and 459 MiB after 432 steps, 526 after 900. With jemalloc in its place (LD_PRELOAD) it stays below 245 MB.
 const UNEVEN: [&str; 1] = ["bert/cpu"];
 
 /// The largest resident memory of a training in batches of 32, in MiB.

@@ -4,7 +4,7 @@ use crate::{DvaeConfig, Reconstruction};
 use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::codebook::perplexity;
-use selfsup_core::decoder::{Decoder, PixelError, factor};
+use selfsup_core::decoder::{Decode, Decoder, PixelError, factor};
 use selfsup_core::encoder::Encoder;
 use selfsup_core::layer::Conv2d;
 use selfsup_core::method::{Batch, Loss, Method, Setup, Tokenizer, frozen};

@@ -30,13 +30,12 @@ use networks::{Decoder, Discriminator, DiscriminatorConfig, Perceptual};
 use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::Plain;
 use selfsup_core::check::{at_least_one, not_negative};
-use selfsup_core::codebook::{Codebook, CodebookConfig, Update, perplexity};
-use selfsup_core::decoder::{PixelError, factor, sharpness};
-use selfsup_core::encoder::Encoder;
-use selfsup_core::layer::Conv2d;
-use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, Tokenizer, frozen};
+use selfsup_core::codebook::{CodebookConfig, Update, perplexity};
+use selfsup_core::coder::Coder;
+use selfsup_core::decoder::{Decode, PixelError, sharpness};
+use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, Tokenizer};
 use selfsup_core::progress::Progress;
-use selfsup_core::{Kind, Tensor, precision};
+use selfsup_core::{Kind, Tensor};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,30 +68,23 @@ impl Default for Config {
 
 pub struct VqGan {
     config: Config,
-    encoder: Box<dyn Encoder>,
-    /// The encoder's running statistics, where it has any.
-    statistics: Vec<Tensor>,
-    /// 1 x 1, to the codes' width.
-    project: Conv2d,
-    codebook: Codebook,
-    decoder: Decoder,
+    coder: Coder<Decoder>,
     discriminator: Option<Discriminator>,
     perceptual: Option<Perceptual>,
     error: PixelError,
     /// From normalised values to pixels on [-1, 1]: 2 std of each channel, [1, C, 1, 1].
     scale: Tensor,
-    factor: i64,
 }
 
 impl Method for VqGan {
     fn loss(&mut self, batch: &Batch, at: Progress) -> Loss {
         let x = &batch.views[0].x;
-        let z_e = self.map(x, true);
-        let q = self.codebook.quantise(&z_e);
-        self.codebook.observe(&z_e, &q, at);
-        let y = self.decoder.forward(&q.z);
+        let z_e = self.coder.map(x, true);
+        let q = self.coder.codebook.quantise(&z_e);
+        self.coder.codebook.observe(&z_e, &q, at);
+        let y = self.coder.decoder.forward(&q.z);
         let rec = self.reconstruction(x, &y);
-        let mut total = &rec + self.config.codebook_weight * self.codebook.objective(&q);
+        let mut total = &rec + self.config.codebook_weight * self.coder.codebook.objective(&q);
 
         let zero = Tensor::zeros([], (Kind::Float, x.device()));
         let [mut g, mut lambda, mut l_d] = [0; 3].map(|_| zero.shallow_clone());
@@ -108,7 +100,7 @@ impl Method for VqGan {
             .with("generator", g)
             .with("lambda", lambda)
             .with("discriminator", l_d)
-            .with("perplexity", perplexity(&q.indices, self.codebook.len()))
+            .with("perplexity", perplexity(&q.indices, self.coder.codebook.len()))
     }
 
     /// The authors cut squares from images; here they are resized to one.
@@ -117,54 +109,36 @@ impl Method for VqGan {
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
-        self.encoder.forward(x, train)
+        self.coder.encoder.forward(x, train)
     }
 
     fn before_epoch(&mut self, at: Progress, images: &Plain) -> Result<Vec<String>> {
-        self.codebook.start(at, images, &self.statistics, |x| self.map(x, true))
+        self.coder.start(at, images)
     }
 
     fn after_step(&mut self, _at: Progress) {
-        self.codebook.step();
+        self.coder.codebook.step();
     }
 
     /// `perplexity` and `sharpness` are those of a batch.
     fn pretext(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
         let x = &batch.views[0].x;
-        let codes = self.encode(x);
-        let y = self.decode(&codes);
+        let codes = self.coder.encode(x);
+        let y = self.coder.decode(&codes);
         vec![
             ("reconstruction_error", self.error.of(x, &y)),
             ("sharpness", sharpness(&y) / sharpness(x)),
-            ("perplexity", perplexity(&codes, self.codebook.len())),
+            ("perplexity", perplexity(&codes, self.coder.codebook.len())),
         ]
     }
 
     fn tokenizer(&self) -> Option<&dyn Tokenizer> {
-        Some(self)
+        Some(&self.coder)
     }
 
     fn pictures(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
         let x = &batch.views[0].x;
-        vec![("input", x.shallow_clone()), ("reconstruction", self.decode(&self.encode(x)))]
-    }
-}
-
-impl Tokenizer for VqGan {
-    fn encode(&self, x: &Tensor) -> Tensor {
-        frozen(|| self.codebook.encode(&self.map(x, false)))
-    }
-
-    fn decode(&self, codes: &Tensor) -> Tensor {
-        frozen(|| self.decoder.forward(&self.codebook.decode(codes)))
-    }
-
-    fn vocabulary(&self) -> i64 {
-        self.codebook.len()
-    }
-
-    fn grid(&self, size: i64) -> i64 {
-        size / self.factor
+        vec![("input", x.shallow_clone()), ("reconstruction", self.coder.decode(&self.coder.encode(x)))]
     }
 }
 
@@ -186,38 +160,28 @@ impl Define for VqGan {
 
     fn new(config: Config, setup: &Setup) -> Result<VqGan> {
         let (image, path) = (setup.image()?, &setup.path);
-        let encoder = setup.build_encoder(&(path / "encoder"))?;
-        let factor = factor(&*encoder, image, path.device())?;
-        let (hidden, disc, width) = (config.hidden, &config.discriminator, config.codebook.width);
-        ensure!(
-            hidden % factor == 0,
-            "hidden is {hidden}; expected a multiple of {factor}, since the decoder halves its width as often as the \
-             picture doubles"
-        );
+        let (hidden, width) = (config.hidden, config.codebook.width);
+        let coder = Coder::new(setup, &config.codebook, |path, factor| {
+            ensure!(
+                hidden % factor == 0,
+                "hidden is {hidden}; expected a multiple of {factor}, since the decoder halves its width as often as the \
+                 picture doubles"
+            );
+            Ok(Decoder::new(path, width, hidden, factor, image.channels))
+        })?;
         let std = Tensor::from_slice(&setup.normalisation.std).to_kind(Kind::Float) * 2.0;
         Ok(VqGan {
-            project: Conv2d::new(&(path / "project"), encoder.dim(), width, 1, 1, 0, true),
-            codebook: Codebook::new(&(path / "codebook"), &config.codebook),
-            decoder: Decoder::new(&(path / "decoder"), width, hidden, factor, image.channels),
-            discriminator: Discriminator::new(&(path / "discriminator"), image, disc)?,
+            coder,
+            discriminator: Discriminator::new(&(path / "discriminator"), image, &config.discriminator)?,
             perceptual: (config.perceptual > 0.0).then(|| Perceptual::new(&(path / "perceptual"), image.channels)),
             error: PixelError::new(&setup.normalisation, path.device()),
             scale: std.view([1, -1, 1, 1]).to_device(path.device()),
-            factor,
-            statistics: path.store().buffers((path / "encoder").name()),
-            encoder,
             config,
         })
     }
 }
 
 impl VqGan {
-    /// [B, C, S, S] -> [B, D, h, w] f32.
-    fn map(&self, x: &Tensor, train: bool) -> Tensor {
-        let map = self.encoder.map(x, train).expect("an encoder without a map was refused");
-        precision::network(x.device(), || self.project.forward(&map)).to_kind(Kind::Float)
-    }
-
     /// rec, in pixels on [-1, 1].
     fn reconstruction(&self, x: &Tensor, y: &Tensor) -> Tensor {
         let rec = ((x - y) * &self.scale).abs().mean(None);
@@ -232,7 +196,8 @@ impl VqGan {
         if !rec.requires_grad() {
             return rec.zeros_like();
         }
-        let norm = |loss: &Tensor| Tensor::run_backward(&[loss], &[self.decoder.last_layer()], true, false)[0].norm();
+        let norm =
+            |loss: &Tensor| Tensor::run_backward(&[loss], &[self.coder.decoder.last_layer()], true, false)[0].norm();
         adaptive_weight(&norm(rec), &norm(g))
     }
 }

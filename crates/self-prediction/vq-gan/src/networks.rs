@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use selfsup_core::check::{at_least_one, not_negative};
+use selfsup_core::decoder::Decode;
 use selfsup_core::encoder::{ConvNet, Encoder};
 use selfsup_core::layer::Conv2d;
 use selfsup_core::method::ImageShape;
@@ -77,8 +78,14 @@ impl Decoder {
         Decoder { first, up, norm, last: Conv2d::new(&(path / "last"), from, channels, 3, 1, 1, true) }
     }
 
-    /// [B, input, h, w] -> [B, C, h factor, w factor] f32.
-    pub fn forward(&self, z: &Tensor) -> Tensor {
+    /// W, the weights of the last convolution, at which the two terms of the loss are weighed.
+    pub fn last_layer(&self) -> &Tensor {
+        &self.last.weight
+    }
+}
+
+impl Decode for Decoder {
+    fn forward(&self, z: &Tensor) -> Tensor {
         precision::network(z.device(), || {
             let mut x = self.first.1.forward(&self.first.0.forward(z));
             for (conv, block) in &self.up {
@@ -87,11 +94,6 @@ impl Decoder {
             }
             self.last.forward(&self.norm.forward(&x)).to_kind(Kind::Float)
         })
-    }
-
-    /// W, the weights of the last convolution, at which the two terms of the loss are weighed.
-    pub fn last_layer(&self) -> &Tensor {
-        &self.last.weight
     }
 }
 

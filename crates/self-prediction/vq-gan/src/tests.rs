@@ -4,6 +4,7 @@ use super::*;
 use selfsup_core::codebook::Start;
 use selfsup_core::data::{Image, Images, Normalisation};
 use selfsup_core::method::{ImageShape, Shape, View};
+use selfsup_core::precision;
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::{Store, Variable, assign};
 use selfsup_core::{Device, no_grad};
@@ -146,7 +147,7 @@ fn each_side_moves_its_own_weights_alone() {
     let (store, method) = golden(config(), 16);
     let x = images(2, 16);
     let d = method.discriminator.as_ref().expect("a discriminator");
-    let y = || method.decoder.forward(&method.codebook.quantise(&method.map(&x, true)).z);
+    let y = || method.coder.decoder.forward(&method.coder.codebook.quantise(&method.coder.map(&x, true)).z);
     let mine = ["encoder", "project", "decoder"];
 
     (-d.forward_fixed(&y()).mean(None)).backward();
@@ -192,8 +193,8 @@ fn lambda_balances_the_gradients_of_the_last_layer() {
 
     let (_store, method) = golden(config(), 16);
     let x = images(2, 16);
-    let y = method.decoder.forward(&method.codebook.quantise(&method.map(&x, true)).z);
-    let (rec, w) = (method.reconstruction(&x, &y), method.decoder.last_layer());
+    let y = method.coder.decoder.forward(&method.coder.codebook.quantise(&method.coder.map(&x, true)).z);
+    let (rec, w) = (method.reconstruction(&x, &y), method.coder.decoder.last_layer());
     let g = -method.discriminator.as_ref().expect("a discriminator").forward_fixed(&y).mean(None);
     let lambda = method.lambda(&rec, &g);
     assert!(!lambda.requires_grad());
@@ -348,7 +349,7 @@ fn codes_start_at_what_training_quantises_where_a_norm_uses_the_batch() {
     assert_eq!((statistics(), drawn), (before, vec!["codebook.codes".to_string()]));
     // Four images are four parts: each a batch of its own.
     let one = |i| selfsup_core::augment::views::plain(&Stripes, &[i], 16, &normalisation).expect("an image");
-    let places = no_grad(|| Tensor::cat(&(0..4).map(|i| method.map(&one(i), true)).collect::<Vec<_>>(), 0));
+    let places = no_grad(|| Tensor::cat(&(0..4).map(|i| method.coder.map(&one(i), true)).collect::<Vec<_>>(), 0));
     let places = places.permute([0, 2, 3, 1]).flatten(0, 2);
     let codes = named(&store, "codebook.codes").tensor.detach();
     let distance = (codes.unsqueeze(1) - places.unsqueeze(0)).abs().amax([2].as_slice(), false);

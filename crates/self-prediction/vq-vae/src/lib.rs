@@ -25,16 +25,16 @@
 //! 5. Images are normalised by channel; the error is that of pixels, since each channel is weighted by its variance.
 
 use anyhow::Result;
+use selfsup_core::Tensor;
 use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::Plain;
 use selfsup_core::check::at_least_one;
-use selfsup_core::codebook::{Codebook, CodebookConfig, perplexity};
-use selfsup_core::decoder::{self, Decoder, PixelError, sharpness};
-use selfsup_core::encoder::Encoder;
-use selfsup_core::layer::Conv2d;
+use selfsup_core::codebook::{CodebookConfig, perplexity};
+use selfsup_core::coder::Coder;
+use selfsup_core::decoder::{Decode, Decoder, PixelError, sharpness};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, Tokenizer, frozen};
 use selfsup_core::progress::Progress;
-use selfsup_core::{Kind, Tensor, precision};
+use selfsup_core::store::Path;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,32 +56,25 @@ impl Default for Config {
 
 pub struct VqVae {
     config: Config,
-    encoder: Box<dyn Encoder>,
-    /// The encoder's running statistics, where it has any.
-    statistics: Vec<Tensor>,
-    /// 1 x 1, to the codes' width.
-    project: Conv2d,
-    codebook: Codebook,
-    decoder: Decoder,
+    coder: Coder<Decoder>,
     error: PixelError,
-    factor: i64,
 }
 
 impl Method for VqVae {
     fn loss(&mut self, batch: &Batch, at: Progress) -> Loss {
         let x = &batch.views[0].x;
-        let z_e = self.map(x, true);
+        let z_e = self.coder.map(x, true);
         if !self.config.quantised {
-            let error = self.error.of(x, &self.decoder.forward(&z_e));
+            let error = self.error.of(x, &self.coder.decoder.forward(&z_e));
             return Loss::new(error.shallow_clone()).with("reconstruction", error);
         }
-        let q = self.codebook.quantise(&z_e);
-        let reconstruction = self.error.of(x, &self.decoder.forward(&q.z));
-        self.codebook.observe(&z_e, &q, at);
-        Loss::new(&reconstruction + self.codebook.objective(&q))
+        let q = self.coder.codebook.quantise(&z_e);
+        let reconstruction = self.error.of(x, &self.coder.decoder.forward(&q.z));
+        self.coder.codebook.observe(&z_e, &q, at);
+        Loss::new(&reconstruction + self.coder.codebook.objective(&q))
             .with("reconstruction", reconstruction)
             .with("commitment", q.commitment)
-            .with("perplexity", perplexity(&q.indices, self.codebook.len()))
+            .with("perplexity", perplexity(&q.indices, self.coder.codebook.len()))
     }
 
     /// The example shows the images as they are.
@@ -90,19 +83,19 @@ impl Method for VqVae {
     }
 
     fn features(&self, x: &Tensor, train: bool) -> Tensor {
-        self.encoder.forward(x, train)
+        self.coder.encoder.forward(x, train)
     }
 
     fn before_epoch(&mut self, at: Progress, images: &Plain) -> Result<Vec<String>> {
         if !self.config.quantised {
             return Ok(Vec::new());
         }
-        self.codebook.start(at, images, &self.statistics, |x| self.map(x, true))
+        self.coder.start(at, images)
     }
 
     fn after_step(&mut self, _at: Progress) {
         if self.config.quantised {
-            self.codebook.step();
+            self.coder.codebook.step();
         }
     }
 
@@ -112,35 +105,17 @@ impl Method for VqVae {
         let (codes, y) = self.reconstruct(x);
         let mut scores =
             vec![("reconstruction_error", self.error.of(x, &y)), ("sharpness", sharpness(&y) / sharpness(x))];
-        scores.extend(codes.map(|codes| ("perplexity", perplexity(&codes, self.codebook.len()))));
+        scores.extend(codes.map(|codes| ("perplexity", perplexity(&codes, self.coder.codebook.len()))));
         scores
     }
 
     fn tokenizer(&self) -> Option<&dyn Tokenizer> {
-        self.config.quantised.then_some(self)
+        self.config.quantised.then_some(&self.coder as &dyn Tokenizer)
     }
 
     fn pictures(&self, batch: &Batch) -> Vec<(&'static str, Tensor)> {
         let x = &batch.views[0].x;
         vec![("input", x.shallow_clone()), ("reconstruction", self.reconstruct(x).1)]
-    }
-}
-
-impl Tokenizer for VqVae {
-    fn encode(&self, x: &Tensor) -> Tensor {
-        frozen(|| self.codebook.encode(&self.map(x, false)))
-    }
-
-    fn decode(&self, codes: &Tensor) -> Tensor {
-        frozen(|| self.decoder.forward(&self.codebook.decode(codes)))
-    }
-
-    fn vocabulary(&self) -> i64 {
-        self.codebook.len()
-    }
-
-    fn grid(&self, size: i64) -> i64 {
-        size / self.factor
     }
 }
 
@@ -158,39 +133,25 @@ impl Define for VqVae {
     }
 
     fn new(config: Config, setup: &Setup) -> Result<VqVae> {
-        let image = setup.image()?;
-        let path = &setup.path / "encoder";
-        let encoder = setup.build_encoder(&path)?;
-        let factor = decoder::factor(&*encoder, image, setup.path.device())?;
-        let width = config.codebook.width;
+        let (width, hidden, channels) = (config.codebook.width, config.hidden, setup.image()?.channels);
+        let decoder = |path: &Path, factor| Ok(Decoder::new(path, width, hidden, factor, channels));
         Ok(VqVae {
-            project: Conv2d::new(&(&setup.path / "project"), encoder.dim(), width, 1, 1, 0, true),
-            codebook: Codebook::new(&(&setup.path / "codebook"), &config.codebook),
-            decoder: Decoder::new(&(&setup.path / "decoder"), width, config.hidden, factor, image.channels),
+            coder: Coder::new(setup, &config.codebook, decoder)?,
             error: PixelError::new(&setup.normalisation, setup.path.device()),
-            factor,
-            statistics: path.store().buffers(path.name()),
-            encoder,
             config,
         })
     }
 }
 
 impl VqVae {
-    /// z_e: [B, C, S, S] -> [B, D, h, w] f32.
-    fn map(&self, x: &Tensor, train: bool) -> Tensor {
-        let map = self.encoder.map(x, train).expect("an encoder without a map was refused");
-        precision::network(x.device(), || self.project.forward(&map)).to_kind(Kind::Float)
-    }
-
     /// The codes, where there are any, and what they give back: [B, C, S, S] -> [B, h, w], [B, C, S, S].
     fn reconstruct(&self, x: &Tensor) -> (Option<Tensor>, Tensor) {
         if self.config.quantised {
-            let codes = self.encode(x);
-            let y = self.decode(&codes);
+            let codes = self.coder.encode(x);
+            let y = self.coder.decode(&codes);
             return (Some(codes), y);
         }
-        (None, frozen(|| self.decoder.forward(&self.map(x, false))))
+        (None, frozen(|| self.coder.decoder.forward(&self.coder.map(x, false))))
     }
 }
 

@@ -1,12 +1,12 @@
 //! VQ-VAE against PyTorch (`tests/golden.py`), closed forms, and what may move what.
 
 use super::*;
-use selfsup_core::Device;
 use selfsup_core::codebook::{Start, Update};
 use selfsup_core::data::{Image, Images, Normalisation};
 use selfsup_core::method::{ImageShape, Shape, View};
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::{Store, Variable, assign};
+use selfsup_core::{Device, Kind, precision};
 use std::borrow::Cow;
 
 /// `wave` of golden.py: sin(1.3 m^2 + phase).
@@ -151,7 +151,7 @@ fn loss_gradients_and_averages_are_those_of_pytorch() {
     for case in CASES {
         let (store, mut method) = golden(case.update, case.size);
         let batch = batch(images(case.images, case.size));
-        let codes = Tokenizer::encode(&method, &batch.views[0].x);
+        let codes = Tokenizer::encode(&method.coder, &batch.views[0].x);
         assert_eq!(codes.flatten(0, -1), Tensor::from_slice(case.codes));
         let before = named(&store, "codebook.codes").tensor.detach().copy();
         let loss = method.loss(&batch, AT);
@@ -297,7 +297,7 @@ fn codes_start_at_places_of_the_data_before_the_first_step_alone() {
         }
         if start == Start::Data {
             // Each code is one of the 80 places.
-            let places = plain.map(|x| method.map(x, false).permute([0, 2, 3, 1]).flatten(0, 2)).expect("a map");
+            let places = plain.map(|x| method.coder.map(x, false).permute([0, 2, 3, 1]).flatten(0, 2)).expect("a map");
             let distance = (codes().unsqueeze(1) - places.unsqueeze(0)).abs().amax([2].as_slice(), false);
             // Batches of other sizes are summed in another order: a few units of f32.
             assert!(greatest(&distance.amin([1].as_slice(), false)) < 1e-5);
@@ -332,7 +332,7 @@ fn codes_start_at_what_training_quantises_where_a_norm_uses_the_batch() {
         let farthest = |train: bool| {
             let one = |i| {
                 let x = selfsup_core::augment::views::plain(&samples, &[i], 8, &normalisation).expect("an image");
-                selfsup_core::no_grad(|| method.map(&x, train)).permute([0, 2, 3, 1]).flatten(0, 2)
+                selfsup_core::no_grad(|| method.coder.map(&x, train)).permute([0, 2, 3, 1]).flatten(0, 2)
             };
             let places = Tensor::cat(&(0..4).map(one).collect::<Vec<_>>(), 0);
             let distance = (codes.unsqueeze(1) - places.unsqueeze(0)).abs().amax([2].as_slice(), false);
