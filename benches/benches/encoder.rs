@@ -4,7 +4,7 @@
 //! `-- convnet-tiny/28x28x1` runs a part. A run of this program is bf16 or f32, and always channels-last.
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use selfsup_benches::{normal, set_up, store_channels_last};
+use selfsup_benches::{normal, store_channels_last};
 use selfsup_core::encoder::{self, Encoder, EncoderConfig};
 use selfsup_core::method::{ImageShape, Shape};
 use selfsup_core::precision::{self, Precision};
@@ -56,7 +56,7 @@ impl Bench {
 }
 
 fn encoders(criterion: &mut Criterion) {
-    set_up().expect("LibTorch is there");
+    torch_ext::init(Device::Cpu).expect("LibTorch is there");
     for (name, image) in [
         ("convnet-tiny", GREY),
         ("convnet-tiny", COLOUR),

@@ -5,7 +5,7 @@
 //! against a step of `resnet18-cifar` (bench `encoder`, forward+backward, of which a step has two views).
 
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
-use selfsup_benches::{normal, set_up};
+use selfsup_benches::normal;
 use selfsup_core::cluster::{Empty, KMeans, Metric};
 use selfsup_core::ema::Ema;
 use selfsup_core::encoder;
@@ -15,12 +15,12 @@ use selfsup_core::optimiser::Optimiser;
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::Store;
 use selfsup_core::tensor::normalise;
-use selfsup_core::{Device, Kind, Tensor};
+use selfsup_core::{Device, Kind, Tensor, torch_ext};
 use std::hint::black_box;
 use std::time::Duration;
 
 fn memories(criterion: &mut Criterion) {
-    set_up().expect("LibTorch is there");
+    torch_ext::init(Device::Cpu).expect("LibTorch is there");
     let store = Store::new(0, Device::Cpu);
     let root = store.root();
     let config = "resnet18-cifar".parse().expect("a known encoder");

@@ -5,7 +5,7 @@
 //! METHOD/PRECISION; the preset's own precision is one of the two.
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use selfsup_benches::{Noise, set_up, store_channels_last};
+use selfsup_benches::{Noise, store_channels_last};
 use selfsup_core::augment::views::{HostBatch, Plain};
 use selfsup_core::data::Images;
 use selfsup_core::method::{Batch, ImageShape, Method, Setup, Shape};
@@ -88,7 +88,7 @@ impl Training {
 }
 
 fn steps(criterion: &mut Criterion) {
-    set_up().expect("LibTorch is there");
+    torch_ext::init(Device::Cpu).expect("LibTorch is there");
     for entry in registry::METHODS {
         let mut group = criterion.benchmark_group(entry.name);
         group.sample_size(10).sampling_mode(SamplingMode::Flat);

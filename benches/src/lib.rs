@@ -6,20 +6,9 @@ use selfsup_core::data::{Image, Images, Normalisation, Sample, Samples};
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::Store;
 use selfsup_core::tensor::channels_last;
-use selfsup_core::{Device, Tensor, no_grad, torch_ext};
+use selfsup_core::{Tensor, no_grad};
 use std::borrow::Cow;
 use std::hint::black_box;
-
-/// Sets up LibTorch as a run does: the device answered for, freed memory kept. The number of threads stays LibTorch's
-/// own (one per core) unless OMP_NUM_THREADS says otherwise.
-///
-/// # Errors
-/// If LibTorch refuses.
-pub fn set_up() -> Result<()> {
-    torch_ext::init(Device::Cpu)?;
-    torch_ext::tune_allocator();
-    Ok(())
-}
 
 /// Standard normal numbers, f32; `draw` tells one tensor from another.
 pub fn normal(shape: &[i64], draw: u64) -> Tensor {

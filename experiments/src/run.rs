@@ -63,7 +63,6 @@ impl Machine {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if threads == 0 { cores } else { threads };
         selfsup_core::torch_ext::threads(threads)?;
-        selfsup_core::torch_ext::tune_allocator();
         Ok(Machine { device, threads, data_root: selfsup_datasets::data_root(data_root) })
     }
 

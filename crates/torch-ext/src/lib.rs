@@ -16,5 +16,13 @@ mod update;
 pub use autocast::{Autocast, autocast, without_autocast};
 pub use device::{Memory, init, memory, reset_peak_memory, synchronize};
 pub use generator::{generator_state, seed, set_generator_state};
-pub use settings::{deterministic, tf32, threads, tune_allocator};
+pub use settings::{deterministic, tf32, threads};
 pub use update::{AdamW, Sgd, adamw_, add_, clear_grads, lerp_, mul_, norms, same_layout, scale_, sgd_};
+
+/// The heap of every program of the workspace, LibTorch's tensors on the CPU included (`malloc` itself is replaced).
+/// glibc's has to be kept from giving each step's large tensors back to the system, or their pages fault in again, and
+/// then it grows by the holes that tensors of changing size leave. This one does neither: docs/performance.md has both
+/// beside each other.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[global_allocator]
+static HEAP: mimalloc::MiMalloc = mimalloc::MiMalloc;

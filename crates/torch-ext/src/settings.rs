@@ -41,16 +41,3 @@ pub fn threads(n: usize) -> Result<()> {
     tch::set_num_threads(n);
     Ok(())
 }
-
-/// Keeps freed memory in the process instead of giving it back to the system, so that the large tensors of each step
-/// do not fault their pages in again: f32 training on the CPU gains up to a tenth, at a tenth more memory. Call it
-/// first in main. Does nothing where the C library is not glibc.
-pub fn tune_allocator() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: mallopt takes numbers, locks what it changes, and refuses by its return value what it cannot do.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_MAX, 0);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
-        libc::mallopt(libc::M_TOP_PAD, 64 << 20);
-    }
-}

@@ -247,7 +247,6 @@ fn a_device_that_is_not_there_is_named() {
 
 #[test]
 fn settings_are_taken() {
-    ext::tune_allocator();
     ext::tf32(true).and_then(|()| ext::tf32(false)).expect("TF32 can be set");
     assert!(ext::threads(0).is_err());
     ext::threads(1).expect("one thread");

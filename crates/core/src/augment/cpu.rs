@@ -183,33 +183,55 @@ fn resample<const C: usize>(
     for y in 0..size {
         // First down: whole rows of the crop, weighted. The step from bytes to [0, 1] is part of the weight.
         let (first, weights) = (down.start[y], &down.weights[y * down.count..][..down.count]);
-        if let &[a, b] = weights {
-            let (a, b) = (a / 255.0, b / 255.0);
-            for ((value, &upper), &lower) in row.iter_mut().zip(line(first)).zip(line(first + 1)) {
-                *value = a * f32::from(upper) + b * f32::from(lower);
+        match *weights {
+            [a] => {
+                let a = a / 255.0;
+                for (value, &pixel) in row.iter_mut().zip(line(first)) {
+                    *value = a * f32::from(pixel);
+                }
             }
-        } else {
-            row.fill(0.0);
-            for (k, &weight) in weights.iter().enumerate() {
-                let weight = weight / 255.0;
-                for (value, &pixel) in row.iter_mut().zip(line(first + k)) {
-                    *value += weight * f32::from(pixel);
+            [a, b] => {
+                let (a, b) = (a / 255.0, b / 255.0);
+                for ((value, &upper), &lower) in row.iter_mut().zip(line(first)).zip(line(first + 1)) {
+                    *value = a * f32::from(upper) + b * f32::from(lower);
+                }
+            }
+            _ => {
+                row.fill(0.0);
+                for (k, &weight) in weights.iter().enumerate() {
+                    let weight = weight / 255.0;
+                    for (value, &pixel) in row.iter_mut().zip(line(first + k)) {
+                        *value += weight * f32::from(pixel);
+                    }
                 }
             }
         }
-        // Then across, a pixel of all channels at a time.
-        let taps = across.start.iter().zip(across.weights.chunks_exact(across.count));
-        for (x, (&start, weights)) in taps.enumerate() {
-            let source = &row[start * C..][..across.count * C];
-            let mut sum = [0.0; C];
-            for (&weight, pixel) in weights.iter().zip(source.chunks_exact(C)) {
-                for c in 0..C {
-                    sum[c] += weight * pixel[c];
-                }
-            }
+        // Then across. Crops are seldom larger than the view, so two taps are the usual case.
+        let mut rows = planes.chunks_exact_mut(area).map(|plane| &mut plane[y * size..][..size]);
+        let rows: [&mut [f32]; C] = std::array::from_fn(|_| rows.next().expect("a plane for each channel"));
+        match across.count {
+            1 => resample_row::<C, 1>(row, across, rows),
+            2 => resample_row::<C, 2>(row, across, rows),
+            _ => resample_row::<C, 0>(row, across, rows),
+        }
+    }
+}
+
+/// One row across, a pixel of all channels at a time; `K` taps, or as many as there are where it is 0.
+#[inline(always)]
+fn resample_row<const C: usize, const K: usize>(row: &[f32], across: &Taps, rows: [&mut [f32]; C]) {
+    let count = if K == 0 { across.count } else { K };
+    let taps = across.start.iter().zip(across.weights.chunks_exact(count));
+    for (x, (&start, weights)) in taps.enumerate() {
+        let source = &row[start * C..][..count * C];
+        let mut sum = [0.0; C];
+        for (&weight, pixel) in weights.iter().zip(source.chunks_exact(C)) {
             for c in 0..C {
-                planes[c * area + y * size + x] = sum[c];
+                sum[c] += weight * pixel[c];
             }
+        }
+        for c in 0..C {
+            rows[c][x] = sum[c];
         }
     }
 }
