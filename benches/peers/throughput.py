@@ -11,8 +11,8 @@ peers do is said in loops.py; the program does
     selfsup-bf16    the same in bfloat16
 
 All have the same network, heads, batch of 128, views and number of steps. The clock of the peers starts after their
-first steps; that of the program starts before its first, and runs through its checkpoints. An image counts once, however many
-views there are of it.
+first five steps, that of the program after its first; none writes a checkpoint between. An image counts once, however
+many views there are of it.
 """
 import argparse
 import csv
@@ -63,6 +63,7 @@ def measure(work, arm, options):
             command += ["--resume", "never", f"encoder={encoder}", f"size={size}", f"train.epochs={options.epochs}"]
             command += [f"train.batch={BATCH}", f"train.precision={arm.removeprefix('selfsup-')}"]
             command += [f"data=fashion-mnist-10k:{images}", "evaluate.online_every=0", "evaluate.protocols=[]"]
+            command += [f"train.checkpoint_every={options.epochs}"]
             run(command)
             rate = json.loads((Path(folder) / "meta.json").read_text())["images_per_second"]
     wall = (time.perf_counter() - wall) * os.cpu_count()

@@ -1,4 +1,6 @@
-//! What the benches share: synthetic input with fixed seeds, and the set-up that a run makes before its first step.
+//! What the benches share: synthetic input with fixed seeds, and a method in the middle of training.
+
+pub mod training;
 
 use anyhow::Result;
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise, cpu};

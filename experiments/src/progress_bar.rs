@@ -10,8 +10,11 @@ pub struct Display {
     bar: ProgressBar,
     name: String,
     batch: u64,
-    started: Instant,
+    /// When the steps that are timed began and ended.
+    timed: [Instant; 2],
+    /// How many they are; the first of a process sets things up, and gives way to those behind it.
     steps: u64,
+    warm: bool,
     loss: f64,
     online: String,
 }
@@ -24,8 +27,8 @@ impl Display {
             .expect("the template is valid");
         bar.set_style(style);
         bar.set_prefix(name.to_string());
-        let (started, online) = (Instant::now(), String::new());
-        Display { bar, name: name.into(), batch: batch as u64, started, steps: 0, loss: f64::NAN, online }
+        let (name, batch, timed) = (name.into(), batch as u64, [Instant::now(); 2]);
+        Display { bar, name, batch, timed, steps: 0, warm: false, loss: f64::NAN, online: String::new() }
     }
 
     /// A step was done.
@@ -35,7 +38,11 @@ impl Display {
             self.bar.set_position(at.step - 1);
             self.bar.reset_eta();
         }
+        if self.steps == 1 && !self.warm {
+            (self.timed[0], self.steps, self.warm) = (self.timed[1], 0, true);
+        }
         self.steps += 1;
+        self.timed[1] = Instant::now();
         self.loss = loss;
         self.bar.set_position(at.step);
         if self.steps.is_multiple_of(8) {
@@ -66,9 +73,10 @@ impl Display {
         }
     }
 
-    /// Images trained on per second since this process took up the run, evaluation between epochs included.
+    /// Images trained on per second by this process behind its first step, evaluation and checkpoints between epochs
+    /// included.
     pub fn images_per_second(&self) -> f64 {
-        (self.steps * self.batch) as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
+        (self.steps * self.batch) as f64 / (self.timed[1] - self.timed[0]).as_secs_f64().max(1e-9)
     }
 
     /// A line above the bar.

@@ -86,9 +86,9 @@ pub fn nearest(x: &Tensor, centroids: &Tensor, metric: Metric) -> Tensor {
         Metric::Euclidean => centroids.square().sum_dim_intlist([-1].as_slice(), false, None) * 0.5,
         Metric::Cosine => Tensor::zeros([centroids.size()[0]], (centroids.kind(), centroids.device())),
     };
-    // In parts, so that [n, k] need not exist at once.
+    // In parts that stay in a core's cache until their largest products are found.
     let parts: Vec<Tensor> =
-        x.split(8192, 0).iter().map(|x| (x.matmul(&centroids.tr()) - &offset).argmax(-1, false)).collect();
+        x.split(1024, 0).iter().map(|x| (x.matmul(&centroids.tr()) - &offset).argmax(-1, false)).collect();
     Tensor::cat(&parts, 0)
 }
 

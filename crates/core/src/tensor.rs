@@ -7,6 +7,15 @@ pub fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
+/// The mean over positions: [B, C, H, W] -> [B, C], f32 whatever came in.
+///
+/// As a sum that is divided, and not a mean: the gradient of a mean is laid out channels first, and where the map is
+/// channels-last what comes before it then reads one against the other, four times as slowly.
+pub fn map_mean(map: &Tensor) -> Tensor {
+    let positions: i64 = map.size()[2..].iter().product();
+    map.permute([0, 2, 3, 1]).sum_dim_intlist([1i64, 2].as_slice(), false, Kind::Float) / positions as f64
+}
+
 /// Rows of unit length: x / max(|x|, 1e-12) over the last dimension, as PyTorch's `normalize`. f32 whatever came in.
 pub fn normalise(x: &Tensor) -> Tensor {
     let x = if x.kind() == Kind::Double { x.shallow_clone() } else { x.to_kind(Kind::Float) };
@@ -31,6 +40,21 @@ pub fn draw(logits: &Tensor, u: &Tensor) -> Tensor {
 mod tests {
     use super::*;
     use tch::Device;
+
+    #[test]
+    fn the_mean_of_a_map_and_its_gradient_are_those_of_a_mean() {
+        // Whole numbers below 8 and 16 positions: all sums and quotients are exact.
+        let values = Tensor::arange(2 * 3 * 16, (Kind::Float, Device::Cpu)).remainder(7.0).view([2, 3, 4, 4]);
+        let gradient = Tensor::from_slice(&[1f32, -2.0, 4.0, 0.0, 8.0, -1.0]).view([2, 3]);
+        for map in [values.copy(), channels_last(&values)].map(|map| map.set_requires_grad(true)) {
+            let mean = map_mean(&map);
+            assert_eq!(mean, values.mean_dim([2, 3].as_slice(), false, Kind::Float));
+            (mean * &gradient).sum(Kind::Float).backward();
+            assert_eq!(map.grad(), (&gradient / 16.0).view([2, 3, 1, 1]).expand_as(&values));
+        }
+        let low = map_mean(&values.to_kind(Kind::BFloat16));
+        assert_eq!((low.kind(), low), (Kind::Float, map_mean(&values)));
+    }
 
     #[test]
     fn draws_have_their_probabilities() {

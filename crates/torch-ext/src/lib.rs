@@ -19,10 +19,9 @@ pub use generator::{generator_state, seed, set_generator_state};
 pub use settings::{deterministic, tf32, threads};
 pub use update::{AdamW, Sgd, adamw_, add_, clear_grads, lerp_, mul_, norms, same_layout, scale_, sgd_};
 
-/// The heap of every program of the workspace, LibTorch's tensors on the CPU included (`malloc` itself is replaced).
-/// glibc's has to be kept from giving each step's large tensors back to the system, or their pages fault in again, and
-/// then it grows by the holes that tensors of changing size leave. This one does neither: docs/performance.md has both
-/// beside each other.
+/// The heap of every program of the workspace, tensors on the CPU included, since `malloc` itself is replaced. glibc's
+/// either gives each step's large tensors back to the system, and their pages fault in again, or grows by the holes that
+/// tensors of changing size leave (docs/decisions/0027).
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[global_allocator]
 static HEAP: mimalloc::MiMalloc = mimalloc::MiMalloc;

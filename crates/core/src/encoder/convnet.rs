@@ -4,6 +4,7 @@ use super::{Encoder, stages};
 use crate::layer::{BatchNorm, Conv2d};
 use crate::precision;
 use crate::store::Path;
+use crate::tensor::map_mean;
 use tch::{Kind, Tensor};
 
 /// Four times 3 x 3 convolution, BatchNorm and ReLU, then the mean over positions.
@@ -40,9 +41,7 @@ impl ConvNet {
 
 impl Encoder for ConvNet {
     fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        precision::network(x.device(), || {
-            self.grid(x, train, stages::show_map).mean_dim([2, 3].as_slice(), false, Kind::Float)
-        })
+        precision::network(x.device(), || map_mean(&self.grid(x, train, stages::show_map)))
     }
 
     fn dim(&self) -> i64 {

@@ -10,6 +10,7 @@ use super::{Encoder, stages};
 use crate::method::Shape;
 use crate::precision;
 use crate::store::{Init, Path, Role};
+use crate::tensor::map_mean;
 use anyhow::{Result, bail, ensure};
 use tch::{Device, Kind, Tensor};
 
@@ -241,7 +242,7 @@ impl Encoder for PixelCnn {
         if stages::heard() {
             (1..=self.depth()).for_each(|depth| stages::show_map(&self.activations(&x, depth)));
         }
-        self.activations(&x, middle).mean_dim([2, 3].as_slice(), false, Kind::Float)
+        map_mean(&self.activations(&x, middle))
     }
 
     fn dim(&self) -> i64 {

@@ -6,6 +6,7 @@ use crate::layer::Conv2d;
 use crate::method::ImageShape;
 use crate::precision;
 use crate::store::Path;
+use crate::tensor::map_mean;
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
@@ -84,9 +85,7 @@ impl Residual {
 
 impl Encoder for Residual {
     fn forward(&self, x: &Tensor, _train: bool) -> Tensor {
-        precision::network(x.device(), || {
-            self.grid(x, stages::show_map).mean_dim([2, 3].as_slice(), false, Kind::Float)
-        })
+        precision::network(x.device(), || map_mean(&self.grid(x, stages::show_map)))
     }
 
     fn dim(&self) -> i64 {

@@ -7,6 +7,7 @@ use super::{Encoder, stages};
 use crate::layer::{BatchNorm, Conv2d};
 use crate::precision;
 use crate::store::Path;
+use crate::tensor::map_mean;
 use tch::{Kind, Tensor};
 
 /// Convolutions of a block, each with its BatchNorm; the last has no ReLU before the sum.
@@ -103,9 +104,7 @@ impl ResNet {
 
 impl Encoder for ResNet {
     fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        precision::network(x.device(), || {
-            self.grid(x, train, stages::show_map).mean_dim([2, 3].as_slice(), false, Kind::Float)
-        })
+        precision::network(x.device(), || map_mean(&self.grid(x, train, stages::show_map)))
     }
 
     fn dim(&self) -> i64 {

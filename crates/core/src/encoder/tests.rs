@@ -4,7 +4,7 @@
 use super::*;
 use crate::method::ImageShape;
 use crate::store::{Role, Store, assign};
-use crate::tensor::channels_last;
+use crate::tensor::{channels_last, map_mean};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use tch::{Device, Kind, no_grad};
@@ -239,7 +239,7 @@ fn features_are_the_mean_of_the_map() {
             assert_eq!(map.size(), [2, encoder.dim(), side, side], "{name}");
             // Running statistics move in training, but the batch's own are used.
             let features = no_grad(|| encoder.forward(&x, train));
-            assert_eq!(map.mean_dim([2, 3].as_slice(), false, Kind::Float), features, "{name}");
+            assert_eq!(map_mean(&map), features, "{name}");
         }
     }
     assert!(make("vit-micro/4", 32).1.map(&x, false).is_none());
