@@ -178,7 +178,13 @@ fn batch_normalisation_is_that_of_all_rows() {
             let part = run(&leaf(&own(&group, &values)), &own(&group, &c), Some(&group));
             // Sums of up to 100 numbers of about 1, rounded to 6e-8 each, over deviations of about 1; of two rows that lie
             // close together the deviation is small.
-            let limit = if kind == Kind::Double { 1e-12 } else if shape[0] == 2 { 1e-3 } else { 1e-5 };
+            let limit = if kind == Kind::Double {
+                1e-12
+            } else if shape[0] == 2 {
+                1e-3
+            } else {
+                1e-5
+            };
             for (i, (whole, part)) in whole.iter().zip(&part).enumerate() {
                 if !whole.defined() {
                     continue;
