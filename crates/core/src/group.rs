@@ -144,12 +144,6 @@ pub fn check() -> Result<()> {
     }
 }
 
-/// An error as it is, or, where another process that ended is behind it, what [`check`] says of that.
-pub fn explain(why: anyhow::Error) -> anyhow::Error {
-    let text = why.root_cause().to_string();
-    if text.contains("gloo") { lost(&text) } else { why }
-}
-
 /// The sentence for a failure of a group.
 fn lost(why: &str) -> anyhow::Error {
     let first = why.lines().next().unwrap_or(why);
@@ -177,6 +171,14 @@ fn told<T>(result: Result<T>) -> Result<T> {
 /// If a process cannot be reached, or their lists differ.
 pub fn broadcast(tensors: &[Tensor]) -> Result<()> {
     current().map_or(Ok(()), |group| told(group.broadcast_(tensors)))
+}
+
+/// The gradients of `variables` become their means over the ranks.
+///
+/// # Errors
+/// If a process cannot be reached, or their lists differ.
+pub fn average_gradients(variables: &[Tensor]) -> Result<()> {
+    current().map_or(Ok(()), |group| told(group.average_gradients(variables)))
 }
 
 /// What each rank says, rank by rank.

@@ -14,8 +14,7 @@ use selfsup_core::progress::{Progress, Schedule};
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::{Store, Variable};
 use selfsup_core::tensor::channels_last;
-use selfsup_core::torch_ext::Reducer;
-use selfsup_core::{Device, Tensor, no_grad};
+use selfsup_core::{Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -218,12 +217,7 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
     if state.is_some() {
         observe(Event::Resumed { at: moment(start), records: &records_path })?;
     }
-    let group = group::current();
     let variables: Vec<Tensor> = run.store.trainable().into_iter().map(|v| v.tensor).collect();
-    let reducer = match &group {
-        Some(group) if run.store.device() == Device::Cpu => Some(Reducer::new(group, &variables)?),
-        _ => None,
-    };
 
     // Views are made on other threads, two batches ahead.
     let (samples, recipes, size, normalisation, seed) =
@@ -292,7 +286,7 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
                 return Ok(Outcome::Diverged(diagnose(&loss, total, run.store, at, config)));
             }
             optimiser.zero_grad()?;
-            backward(&loss.total, &variables, reducer.as_ref())?;
+            backward(&loss.total, &variables)?;
             if config.clip_norm > 0.0 {
                 let _norm = clip_gradients(&run.store.trainable(), config.clip_norm)?;
             }
@@ -395,14 +389,11 @@ fn tell(loss: &Loss, stop: &AtomicBool) -> Result<Told> {
 }
 
 /// The gradients of `variables`, the means over all processes.
-fn backward(loss: &Tensor, variables: &[Tensor], reducer: Option<&Reducer>) -> Result<()> {
-    let Some(group) = group::current() else { return loss.f_backward().context("the loss has no gradient") };
-    let done = match reducer {
-        Some(reducer) => reducer.prepare(loss).and_then(|()| Ok(loss.f_backward()?)),
-        None => loss.f_backward().map_err(Into::into).and_then(|()| group.average_gradients(variables)),
-    };
+fn backward(loss: &Tensor, variables: &[Tensor]) -> Result<()> {
+    let done = loss.f_backward();
     group::check()?;
-    done.map_err(|why| group::explain(why.context("the loss has no gradient")))
+    done.context("the loss has no gradient")?;
+    group::average_gradients(variables)
 }
 
 /// How often each entry of an order of `samples` samples stands before it.
