@@ -174,7 +174,8 @@ impl Network {
             let sum = group::average(&Tensor::cat(&moved, 0)) * f64::from(ranks);
             let sizes: Vec<i64> = moved.iter().map(|x| x.numel() as i64).collect();
             for ((now, before), sum) in self.statistics.iter().zip(&before).zip(sum.split_with_sizes(sizes, 0)) {
-                assign(now, &(before * keep.powi(ranks) + sum.view_as(before)));
+                // Beside the graph, which holds the running statistics too and does not read them in training.
+                assign(&now.data(), &(before * keep.powi(ranks) + sum.view_as(before)));
             }
         });
         z

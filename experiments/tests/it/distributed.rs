@@ -51,7 +51,7 @@ fn equal(name: &str, changes: &[&str]) -> RunConfig {
     let data = format!("data={whole}:100");
     let mut all = vec![
         data.as_str(),
-        "train.optimiser={name='sgd',rate=0.05,per=0,momentum=0.9}",
+        "train.optimiser={name='sgd',rate=0.002,per=0,momentum=0.9}",
         "train.clip_norm=0.0",
         "evaluate.online_every=0",
     ];
