@@ -24,7 +24,7 @@ const PLACE: &str = "SELFSUP_TEST_PLACE";
 const RANKS: &str = "SELFSUP_TEST_RANKS";
 
 /// The step at which one process hands a run on to several.
-const HALF: u64 = 2;
+const HALF: u64 = 3;
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
@@ -44,7 +44,7 @@ const VARIANTS: [(&str, &[&str]); 9] = [
     ("interclr/cpu", &["method.groups=4"]),
 ];
 
-/// Six steps in two epochs, by plain momentum: Adam makes steps of one length of gradients that are rounding alone (of a
+/// Four steps in two epochs, by plain momentum: Adam makes steps of one length of gradients that are rounding alone (of a
 /// bias before a norm), and would tell nothing.
 fn equal(name: &str, changes: &[&str]) -> RunConfig {
     let whole = RunConfig::resolve(name, &[]).expect("a configuration").data;
@@ -53,6 +53,7 @@ fn equal(name: &str, changes: &[&str]) -> RunConfig {
         data.as_str(),
         "train.optimiser={name='sgd',rate=0.002,per=0,momentum=0.9}",
         "train.clip_norm=0.0",
+        "train.batch=48",
         "evaluate.online_every=0",
     ];
     // What LibTorch draws by itself is another draw on every rank.
@@ -68,9 +69,9 @@ fn cases() -> Vec<(String, RunConfig)> {
     let presets = methods().into_iter().map(|(_, name)| (name.clone(), equal(&name, &[])));
     let known: Vec<&str> = methods().into_iter().map(|(entry, _)| entry.name).collect();
     let variants = VARIANTS.iter().filter(|(name, _)| known.iter().any(|known| name.starts_with(&format!("{known}/"))));
-    presets
-        .chain(variants.map(|(name, changes)| (format!("{name} {}", changes.join(" ")), equal(name, changes))))
-        .collect()
+    let variants = variants.map(|(name, changes)| (format!("{name} {}", changes.join(" ")), equal(name, changes)));
+    let control = known.contains(&"simclr").then(|| (CONTROL.into(), equal("simclr/cpu", &["train.batch_norm=local"])));
+    presets.chain(variants).chain(control).collect()
 }
 
 /// Trains in `folder` from the checkpoint that is there, up to a step or to the end, and leaves the weights before the
@@ -174,9 +175,11 @@ fn left(folder: &Path) -> Left {
 }
 
 /// The greatest of each number of [`Apart`] that is taken for rounding.
-const METRICS: f64 = 1e-3;
-const MOVED: f64 = 1e-3;
-const WORST: f64 = 1e-2;
+const METRICS: f64 = 2e-3;
+const MOVED: f64 = 3e-3;
+const WORST: f64 = 5e-2;
+/// What is to lie outside.
+const CONTROL: &str = "simclr/cpu train.batch_norm=local";
 
 /// How far two trainings from one start are apart.
 #[derive(Debug, Default)]
@@ -221,11 +224,12 @@ fn apart(one: &Left, other: &Left) -> Apart {
     apart
 }
 
-/// Against what one process makes of the same six steps. All is f32: sums over a batch are rounded in another order, to
-/// about 1e-7 of themselves, and each step hands on what it was given, larger where a norm divides by a small deviation. How
-/// much that comes to is told by one process alone, with one thread and with two, which differ in the order of sums too
-/// ([`RANKS`] prints both). A factor left out, a row drawn otherwise or statistics of half of a batch differ by a
-/// hundredth or more.
+/// Against what one process makes of the same four steps. All is f32: sums over a batch are rounded in another order, to
+/// about 1e-7 of themselves. Where nothing is decided that is what remains. A ReLU, the nearest negative or a cluster
+/// decide between numbers that may lie closer together than that, and of 48 images one that decides otherwise moves the
+/// gradient by a share. How much it comes to is told by one process alone, with one thread and with two, which differ in
+/// the order of sums too ([`RANKS`] prints both): as much. The last case is a control, statistics of half of the batch,
+/// and must lie outside.
 #[test]
 fn n_processes_are_one_with_the_same_batch() {
     if let Ok(place) = std::env::var(PLACE) {
@@ -256,7 +260,7 @@ fn n_processes_are_one_with_the_same_batch() {
                 let row = |x: &Apart| format!("{:.0e} | {:.0e} | {:.0e}", x.metrics, x.moved, x.worst);
                 println!("| {name} | {ranks} | {} | {} | {}", row(&found), row(&threads), found.which);
             }
-            if found.metrics > METRICS || found.moved > MOVED || found.worst > WORST {
+            if (found.metrics > METRICS || found.moved > MOVED || found.worst > WORST) != (name == CONTROL) {
                 wrong.push(format!("{name} x {ranks}: {found:?}"));
             }
         }
@@ -292,7 +296,9 @@ fn last_words(child: Child) -> String {
 fn launched_processes_train_one_run_and_one_of_them_tells() {
     let place = temporary();
     let place = place.path();
-    let train = |out| [&["pretrain", "simclr/cpu", "--out", out][..], &SHORT, &["train.precision=f32"]].concat();
+    // By plain momentum, as in the test above.
+    let plain = ["train.precision=f32", "train.optimiser={name='sgd',rate=0.002,per=0}"];
+    let train = |out| [&["pretrain", "simclr/cpu", "--out", out][..], &SHORT, &plain].concat();
     let launched = [&["--threads", "1", "launch", "-n", "2", "--"][..], &train("two")].concat();
     let told = succeeds(place, &launched);
     assert_eq!(told.matches("knn").count(), 1, "{told}");
@@ -304,8 +310,7 @@ fn launched_processes_train_one_run_and_one_of_them_tells() {
     };
     let (one, two) = (losses("one"), losses("two"));
     assert_eq!((one.len(), two.len()), (6, 6));
-    // Losses of about 4, in f32, after up to five steps.
-    assert!(one.iter().zip(&two).all(|(a, b)| (a - b).abs() < 1e-3), "{one:?} {two:?}");
+    assert!(one.iter().zip(&two).all(|(a, b)| (a - b).abs() / a < METRICS), "{one:?} {two:?}");
     // A finished run is told again, by any number of processes.
     assert_eq!(succeeds(place, &launched), told);
 }
