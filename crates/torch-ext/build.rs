@@ -37,6 +37,9 @@ fn main() {
         .flag(system("."))
         .flag(system("torch/csrc/api/include"))
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        // `gloo/`: what LibTorch's headers want to know of a library whose own headers it does not ship.
+        .include("shim")
         .file("shim/shim.cpp")
+        .file("shim/c10d.cpp")
         .compile("selfsup_torch_ext_shim");
 }

@@ -132,7 +132,11 @@ impl RunConfig {
         let (name, chosen) = method.split_once('/').map_or((method, None), |(name, preset)| (name, Some(preset)));
         let baseline = name == RANDOM || name == SUPERVISED;
         let mut table = Table::try_from(RunConfig::default())?;
-        table.insert("start".into(), String::new().into()); // known, though not written where it is empty
+        // Known, though not written where they are the defaults.
+        table.insert("start".into(), String::new().into());
+        if let Some(Value::Table(train)) = table.get_mut("train") {
+            train.insert("batch_norm".into(), "sync".into());
+        }
         let mut settings = if baseline { Table::new() } else { (registry::find(name)?.defaults)()? };
         settings.insert("name".into(), name.into());
         table.insert("method".into(), settings.into());

@@ -8,6 +8,7 @@ use crate::config::{RunConfig, one_line};
 use crate::registry::{self, RANDOM, SUPERVISED};
 use crate::run::{End, Folder, Machine, build as build_run, execute};
 use anyhow::{Context, Result, ensure};
+use selfsup_core::group;
 use selfsup_core::method::{Method, Setup};
 use selfsup_core::store::Store;
 use selfsup_datasets::Dataset;
@@ -70,21 +71,27 @@ impl FirstStage {
             drop(build_run(config, Some(&first), dataset, machine.device)?);
             let path = folder.path.parent().unwrap_or(Path::new(".")).join(first.run_id()?);
             let place = Folder { path: &path, study: folder.study, resume: folder.resume };
-            eprintln!("{} needs a tokenizer: {} seed {}", config.name(), config.tokenizer, first.seed);
+            if group::rank() == 0 {
+                eprintln!("{} needs a tokenizer: {} seed {}", config.name(), config.tokenizer, first.seed);
+            }
             if let End::Stopped = execute(&first, dataset, machine, &place, stop)? {
                 return Ok(None);
             }
             (first, path)
         };
         check(config, &first, dataset.native_size)?;
-        ensure!(
-            !run.join("FAILED").exists(),
-            "`tokenizer`: the run in {} diverged, so there is nothing to use: change its configuration, or name another",
-            run.display()
-        );
-        let sha256 = sum(&checkpoint_path(&run))?;
+        // Rank 0 has it whole before the others look.
+        let sha256 = group::by_first(|| {
+            ensure!(
+                !run.join("FAILED").exists(),
+                "`tokenizer`: the run in {} diverged, so there is nothing to use: change its configuration, or name \
+                 another",
+                run.display()
+            );
+            write_whole(&folder.path.join(CONFIG), first.to_toml()?.as_bytes())?;
+            sum(&checkpoint_path(&run))
+        })?;
         let origin = Origin { run, method: first.name().into(), config_hash: first.hash()?, sha256 };
-        write_whole(&folder.path.join(CONFIG), first.to_toml()?.as_bytes())?;
         Ok(Some(FirstStage(Some((first, origin)))))
     }
 
@@ -98,12 +105,14 @@ impl FirstStage {
         self.0.as_ref().map(|(_, origin)| origin.clone())
     }
 
-    /// Copies its weights into the store of the second stage.
+    /// Copies its weights into the store of the second stage; of several processes rank 0 alone, whose store the others
+    /// are given when training begins.
     ///
     /// # Errors
     /// If they are not there or of another shape.
     pub fn load(&self, store: &Store) -> Result<()> {
-        self.0.as_ref().map_or(Ok(()), |(_, origin)| load_weights(&origin.run, store, PATH))
+        let own = self.0.as_ref().filter(|_| group::rank() == 0);
+        own.map_or(Ok(()), |(_, origin)| load_weights(&origin.run, store, PATH))
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod claim;
 pub mod config;
+pub mod distributed;
 pub mod estimate;
 pub mod evaluation;
 pub mod features;

@@ -2,8 +2,10 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
+use selfsup_core::group::{self, Meeting};
 use selfsup_experiments::claim::Claim;
 use selfsup_experiments::config::{self, PROTOCOLS, RunConfig, parse_override};
+use selfsup_experiments::distributed;
 use selfsup_experiments::objective::{nine_digits, objective};
 use selfsup_experiments::reporting::{Report, methods_csv};
 use selfsup_experiments::run::{self, End, Folder, Machine};
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 use toml::Table;
 
 /// Self-supervised learning, compared honestly.
@@ -26,12 +29,16 @@ struct Arguments {
     /// cpu, cuda or cuda:N
     #[arg(long, global = true, default_value = "cpu")]
     device: String,
-    /// Threads of LibTorch; 0: one per core. The bits of a result depend on it.
+    /// Threads of LibTorch; 0: one per core, or of several processes on one machine each its share. The bits of a result
+    /// depend on it.
     #[arg(long, global = true, default_value_t = 0)]
     threads: usize,
     /// Where data sets lie [default: the variable SELFSUP_DATA, else ./data]
     #[arg(long, global = true)]
     data_root: Option<PathBuf>,
+    /// Of several processes that train together: the seconds after which one that is silent counts as lost
+    #[arg(long, global = true, default_value_t = 1800, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
     #[command(subcommand)]
     command: Command,
 }
@@ -130,6 +137,17 @@ enum Command {
         #[arg(long, value_name = "I/N")]
         shard: Option<Shard>,
     },
+    /// Several processes on this machine for one run: `selfsup launch -n 2 -- pretrain simclr/cpu`
+    ///
+    /// Over several machines take torchrun, or what sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+    Launch {
+        /// How many
+        #[arg(short = 'n', long, value_name = "N")]
+        processes: usize,
+        /// What each of them runs: `pretrain ..` or `compare ..`
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
     /// A method's loss on given embeddings, to hold against any other implementation
     Loss {
         /// METHOD or METHOD/PRESET
@@ -201,6 +219,7 @@ fn stop_flag() -> Result<Arc<AtomicBool>> {
 const STOPPED: u8 = 130;
 
 fn work(arguments: Arguments) -> Result<ExitCode> {
+    let timeout = Duration::from_secs(arguments.timeout);
     let machine = || Machine::new(&arguments.device, arguments.threads, arguments.data_root.as_deref());
     match arguments.command {
         Command::Methods { csv } => print_methods(csv)?,
@@ -213,10 +232,24 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
                 "`{}` is a row of every comparison, not a method to pretrain",
                 config.name()
             );
-            alone()?;
-            return pretrain(&config, &machine()?, out.as_deref(), resume == "auto", dry_run);
+            if dry_run {
+                return plan(&config, &machine()?, distributed::meeting(timeout)?);
+            }
+            // CUDA is loaded before anything else touches LibTorch.
+            let machine = machine()?;
+            return distributed::together(timeout, || pretrain(&config, &machine, out.as_deref(), resume == "auto"));
         }
-        Command::Eval { ref runs } => eval(runs, &machine()?)?,
+        Command::Eval { ref runs } => {
+            distributed::alone("eval")?;
+            eval(runs, &machine()?)?;
+        }
+        Command::Launch { processes, ref command } => {
+            let own = ["--device", &arguments.device, "--timeout", &arguments.timeout.to_string()].map(String::from);
+            let threads = ["--threads".to_string(), arguments.threads.to_string()];
+            let root = arguments.data_root.iter().flat_map(|root| ["--data-root".into(), root.display().to_string()]);
+            let all: Vec<String> = own.into_iter().chain(threads).chain(root).chain(command.iter().cloned()).collect();
+            return Ok(ExitCode::from(distributed::launch(processes, &all, &*stop_flag()?)?));
+        }
         Command::Features { ref run, ref split, ref out } => {
             for path in features::write(run, split, out.as_deref(), &machine()?)? {
                 println!("{}", path.display());
@@ -232,19 +265,20 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
                 return Ok(ExitCode::SUCCESS);
             }
             if dry_run || shard.is_some() {
+                distributed::alone("a share of the runs")?;
                 let place = (out.join(&study.name), study.name.as_str());
                 return part(study.runs()?, shard, dry_run, place, resume == "auto", machine);
             }
-            alone()?;
-            let stop = stop_flag()?;
-            let compared = compare(&study, out, &machine()?, resume == "auto", &stop)?;
-            print_tables(&compared.report);
-            println!("{}", compared.folder.join("results.csv").display());
-            println!("{}", compared.folder.join("report.html").display());
-            if !compared.complete {
-                eprintln!("stopped; the same command goes on from here");
-                return Ok(ExitCode::from(STOPPED));
-            }
+            let (stop, machine) = (stop_flag()?, machine()?);
+            return distributed::together(timeout, || {
+                let compared = compare(&study, out, &machine, resume == "auto", &stop)?;
+                if group::rank() == 0 {
+                    print_tables(&compared.report);
+                    println!("{}", compared.folder.join("results.csv").display());
+                    println!("{}", compared.folder.join("report.html").display());
+                }
+                Ok(if compared.complete { ExitCode::SUCCESS } else { stopped("") })
+            });
         }
         Command::Claim { ref claims, list, ref class, ref out, dry_run, shard } => {
             ensure!(
@@ -270,7 +304,7 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
             if dry_run || shard.is_some() {
                 return part(claim::runs(&wanted)?, shard, dry_run, (out.join("claims"), "claims"), true, machine);
             }
-            alone()?;
+            distributed::alone("a claim")?;
             return judge_claims(&wanted, class.as_deref(), out, &machine()?);
         }
         Command::Loss { ref method, ref file, ref overrides, ref grad } => {
@@ -297,19 +331,6 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Refuses to be one of several processes that a launcher started for one training: each would train for itself.
-fn alone() -> Result<()> {
-    for name in ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"] {
-        let size = std::env::var(name).unwrap_or_default();
-        ensure!(
-            ["", "1"].contains(&size.trim()),
-            "the variable {name} is {size}, so a launcher has started several processes, but a run is trained by one: \
-             start it without the launcher, or divide a comparison with --shard"
-        );
-    }
-    Ok(())
 }
 
 fn layers(config: Option<&Path>, overrides: &[String]) -> Result<Vec<Table>> {
@@ -455,44 +476,44 @@ fn data(command: Data, root: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-fn pretrain(
-    config: &RunConfig,
-    machine: &Machine,
-    out: Option<&Path>,
-    resume: bool,
-    dry_run: bool,
-) -> Result<ExitCode> {
-    let dataset = selfsup_datasets::load(&config.data, &machine.data_root)?;
-    if dry_run {
-        let first = first_stage::planned(config)?;
-        if let Some(first) = &first {
-            first_stage::check(config, first, dataset.native_size)?;
-        }
-        let start = Start::of(config)?;
-        let subject = run::build_from(start.as_ref(), config, first.as_ref(), &dataset, machine.device)?;
-        let per_epoch = run::training_samples(&dataset).len() / config.train.batch;
-        print!("{}", config.to_toml()?);
-        println!("# run: {}", config.run_id()?);
-        println!(
-            "# {} trained values, {} views",
-            subject.store.parameters(),
-            run::recipes(config, &*subject.method).len()
-        );
-        println!("# {per_epoch} steps an epoch, {} in all", per_epoch as u64 * config.train.epochs);
+/// Prints the resolved configuration and the size of the work.
+fn plan(config: &RunConfig, machine: &Machine, others: Option<Meeting>) -> Result<ExitCode> {
+    if others.as_ref().is_some_and(|meeting| meeting.rank > 0) {
         return Ok(ExitCode::SUCCESS);
     }
+    let ranks = others.map_or(1, |meeting| meeting.size);
+    let rows = config.train.batch_of_rank(ranks)?;
+    let dataset = selfsup_datasets::load(&config.data, &machine.data_root)?;
+    let first = first_stage::planned(config)?;
+    if let Some(first) = &first {
+        first_stage::check(config, first, dataset.native_size)?;
+    }
+    let start = Start::of(config)?;
+    let subject = run::build_from(start.as_ref(), config, first.as_ref(), &dataset, machine.device)?;
+    let per_epoch = run::training_samples(&dataset).len() / config.train.batch;
+    print!("{}", config.to_toml()?);
+    println!("# run: {}", config.run_id()?);
+    println!("# {} trained values, {} views", subject.store.parameters(), run::recipes(config, &*subject.method).len());
+    println!("# {per_epoch} steps an epoch, {} in all", per_epoch as u64 * config.train.epochs);
+    for rank in (0..ranks).filter(|_| ranks > 1) {
+        println!("# rank {rank} of {ranks}: rows {} to {} of every batch", rank * rows, (rank + 1) * rows - 1);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn pretrain(config: &RunConfig, machine: &Machine, out: Option<&Path>, resume: bool) -> Result<ExitCode> {
+    let dataset = selfsup_datasets::load(&config.data, &machine.data_root)?;
     let path = match out {
         Some(path) => path.to_path_buf(),
         None => Path::new("runs").join("single").join(config.run_id()?),
     };
     let stop = stop_flag()?;
     let folder = Folder { path: &path, study: "single", resume };
-    match run::execute(config, &dataset, machine, &folder, &stop)? {
+    let end = run::execute(config, &dataset, machine, &folder, &stop)?;
+    match end {
+        End::Stopped => return Ok(stopped(&format!(": {}", path.display()))),
+        End::Done(_) if group::rank() > 0 => return Ok(ExitCode::SUCCESS),
         End::Done(rows) => print_rows(&rows),
-        End::Stopped => {
-            eprintln!("stopped; the same command goes on from here: {}", path.display());
-            return Ok(ExitCode::from(STOPPED));
-        }
     }
     println!("{}", path.display());
     let failed = path.join("FAILED");
@@ -501,6 +522,14 @@ fn pretrain(
         bail!("{}: the run diverged: {why}", path.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is said of work that was stopped on request, by rank 0 where there are several processes.
+fn stopped(place: &str) -> ExitCode {
+    if group::rank() == 0 {
+        eprintln!("stopped; the same command goes on from here{place}");
+    }
+    ExitCode::from(STOPPED)
 }
 
 fn print_rows(rows: &[Row]) {

@@ -6,6 +6,7 @@
 //! ```
 
 use crate::config::{Auxiliary, RunConfig, differences, one_line};
+use crate::distributed;
 use crate::evaluation;
 use crate::first_stage::{self, FirstStage};
 use crate::memory;
@@ -17,6 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::data::{Modality, Samples};
 use selfsup_core::encoder::{self, Encoder, EncoderConfig, Tap};
+use selfsup_core::group;
 use selfsup_core::method::{Batch, ImageShape, Loss, Method, SeriesShape, Setup, Shape, TokenShape, to_tokens};
 use selfsup_core::progress::Progress;
 use selfsup_core::store::{Store, Variable};
@@ -46,14 +48,15 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Sets up LibTorch for this process. Must come before anything else touches it.
+    /// Sets up LibTorch for this process. Must come before anything else touches it. Of several processes on one machine
+    /// each has its share of the cores, and of `cuda` the GPU of its number.
     ///
     /// # Errors
     /// If the device cannot be had.
     pub fn new(device: &str, threads: usize, data_root: Option<&Path>) -> Result<Machine> {
         let device = match device {
             "cpu" => Device::Cpu,
-            "cuda" => Device::Cuda(0),
+            "cuda" => Device::Cuda(distributed::local().0),
             _ => {
                 let index = device.strip_prefix("cuda:").and_then(|index| index.parse().ok());
                 Device::Cuda(index.with_context(|| format!("unknown device `{device}`: expected cpu, cuda or cuda:N"))?)
@@ -61,7 +64,7 @@ impl Machine {
         };
         selfsup_core::torch_ext::init(device)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if threads == 0 { cores } else { threads };
+        let threads = if threads == 0 { (cores / distributed::local().1).max(1) } else { threads };
         selfsup_core::torch_ext::threads(threads)?;
         Ok(Machine { device, threads, data_root: selfsup_datasets::data_root(data_root) })
     }
@@ -247,6 +250,8 @@ pub enum End {
 
 /// Trains and judges a configuration, or takes up where the folder's earlier run was left.
 ///
+/// Of several processes with a group in force all train; rank 0 alone has the folder, judges, and gives scores.
+///
 /// # Errors
 /// If the folder belongs to another configuration (the message names what differs), or anything fails on the way.
 pub fn execute(
@@ -257,22 +262,38 @@ pub fn execute(
     stop: &AtomicBool,
 ) -> Result<End> {
     evaluation::check(config, dataset)?;
-    let done = folder.path.join("DONE");
-    // A finished run is only read, by as many as like.
-    let _lock = if folder.resume && done.exists() { None } else { Some(Lock::of(folder.path)?) };
-    prepare(config, folder)?;
-    if !done.exists() {
-        sweep(folder.path);
+    if trains(config) {
+        config.train.batch_of_rank(group::size())?;
     }
+    let done = folder.path.join("DONE");
     let results_path = folder.path.join("results.csv");
-    if folder.resume && done.exists() {
-        Start::unchanged(config, read_meta(folder.path).and_then(|meta| meta.start).as_ref())?;
-        return Ok(End::Done(results::read(&results_path)?));
+    let (mut lock, mut rows) = (None, Vec::new());
+    let found = group::by_first(|| {
+        // A finished run is only read, by as many as like.
+        let finished = folder.resume && done.exists();
+        if !finished {
+            lock = Some(Lock::of(folder.path)?);
+        }
+        prepare(config, folder)?;
+        if !done.exists() {
+            sweep(folder.path);
+        }
+        if finished {
+            Start::unchanged(config, read_meta(folder.path).and_then(|meta| meta.start).as_ref())?;
+            rows = results::read(&results_path)?;
+        }
+        Ok(String::from(if finished { "finished" } else { "" }))
+    })?;
+    if !found.is_empty() {
+        return Ok(End::Done(rows));
     }
     let start = Start::of(config)?;
     let Some(first) = FirstStage::of(config, dataset, machine, folder, stop)? else { return Ok(End::Stopped) };
     let mut subject = build_from(start.as_ref(), config, first.config(), dataset, machine.device)?;
     first.load(&subject.store)?;
+    if group::rank() > 0 && !trains(config) {
+        return Ok(End::Done(Vec::new()));
+    }
     let started = Instant::now();
     let mut meta = Meta {
         commit: COMMIT.into(),
@@ -292,9 +313,12 @@ pub fn execute(
         meta.train_seconds = if folder.resume { old.train_seconds } else { 0.0 };
     }
     let mut outcome = Outcome::Finished;
-    if ![RANDOM, SUPERVISED].contains(&config.name()) {
+    if trains(config) {
         memory::start(machine.device);
         outcome = train(config, dataset, &mut subject, folder, stop, &mut meta)?;
+        if group::rank() > 0 {
+            return Ok(if let Outcome::Stopped(_) = outcome { End::Stopped } else { End::Done(Vec::new()) });
+        }
         meta.peak_memory_mib = memory::peak_mib(machine.device);
         meta.train_seconds += started.elapsed().as_secs_f64();
         write_whole(&meta_path, &serde_json::to_vec_pretty(&meta)?)?;
@@ -331,7 +355,7 @@ pub fn execute(
         }
         Outcome::Finished => {}
     }
-    let scores = match evaluation::judge(config, dataset, &mut subject, stop) {
+    let scores = match group::alone(|| evaluation::judge(config, dataset, &mut subject, stop)) {
         Err(why) if why.is::<Stopped>() => return Ok(End::Stopped),
         scores => scores?,
     };
@@ -355,6 +379,11 @@ pub fn execute(
     results::write(&results_path, &rows)?;
     write_whole(&done, b"")?;
     Ok(End::Done(rows))
+}
+
+/// Whether there is anything to train before it is judged.
+fn trains(config: &RunConfig) -> bool {
+    ![RANDOM, SUPERVISED].contains(&config.name())
 }
 
 /// Makes the folder and writes the configuration into it, or checks that the one there is the same.
@@ -494,13 +523,14 @@ fn train(
         other.unwrap_or(size),
         config.encoder
     );
-    let mut display = Display::new(config.name(), config.train.batch);
-    let online = evaluation::Online::new(config, dataset, subject)?;
-    let events = folder.path.join(EVENTS);
-    let mut board = Writer::create(&events, seconds_since_1970())?;
     let first = meta.tokenizer.as_ref().map_or(String::new(), |origin| format!("-{}", &origin.sha256[..8]));
     let start = meta.start.as_ref().map_or(String::new(), |origin| format!("-w{}", &origin.sha256[..8]));
     let identity = config.hash()? + &format!("-s{}{first}{start}", config.seed);
+    let look = |subject: &Subject| -> Result<_> {
+        let online = evaluation::Online::new(config, dataset, subject)?;
+        Ok((online, Writer::create(&folder.path.join(EVENTS), seconds_since_1970())?))
+    };
+    let looked = if group::rank() == 0 { Some(look(subject)?) } else { None };
     let run = Run {
         method: &mut *subject.method,
         store: &subject.store,
@@ -515,6 +545,9 @@ fn train(
         stop,
         resume: folder.resume,
     };
+    // Rank 0 alone looks on.
+    let Some((online, mut board)) = looked else { return fit(run, &mut |_| Ok(())) };
+    let mut display = Display::new(config.name(), config.train.batch);
     let outcome = fit(run, &mut |event| {
         match event {
             Event::Resumed { at, records } => {
@@ -546,7 +579,7 @@ fn train(
     display.end();
     board.flush()?;
     meta.images_per_second = display.images_per_second();
-    write_pictures(config, dataset, subject, &recipes, &folder.path.join("plots"))?;
+    group::alone(|| write_pictures(config, dataset, subject, &recipes, &folder.path.join("plots")))?;
     Ok(outcome)
 }
 

@@ -8,6 +8,7 @@ use crate::registry::{RANDOM, SUPERVISED};
 use crate::reporting::Report;
 use crate::run::{End, Folder, Machine, clear, execute};
 use anyhow::{Context, Result, bail, ensure};
+use selfsup_core::group;
 use selfsup_datasets::Dataset;
 use selfsup_report::published::{self, Published};
 use selfsup_report::results::{self, Row};
@@ -189,19 +190,22 @@ pub struct Compared {
 /// If a run fails; what was done before stays, and the study can be started again.
 pub fn compare(study: &Study, out: &Path, machine: &Machine, resume: bool, stop: &AtomicBool) -> Result<Compared> {
     let folder = out.join(&study.name);
-    fs::create_dir_all(&folder).with_context(|| format!("{}: could not be made", folder.display()))?;
     let (configs, published) = (study.runs()?, study.published()?);
-    if !published.is_empty() {
-        published::write(&folder.join("published.csv"), &published)?;
-    }
-    if !resume {
-        clear_all(&configs, &folder)?;
-    }
+    group::by_first(|| {
+        fs::create_dir_all(&folder).with_context(|| format!("{}: could not be made", folder.display()))?;
+        if !published.is_empty() {
+            published::write(&folder.join("published.csv"), &published)?;
+        }
+        if !resume {
+            clear_all(&configs, &folder)?;
+        }
+        Ok(String::new())
+    })?;
     let place = Place { folder: &folder, study: &study.name, machine, stop };
     let mut rows: Vec<Row> = Vec::new();
     let complete = execute_all(&configs, &place, |_, scores| {
         rows.extend(scores?);
-        results::write(&folder.join("results.csv"), &rows)
+        if group::rank() == 0 { results::write(&folder.join("results.csv"), &rows) } else { Ok(()) }
     })?;
     let report = Report::of(rows)?;
     if !report.rows.is_empty() {
@@ -311,10 +315,12 @@ pub fn execute_all(
 ) -> Result<bool> {
     let mut data: HashMap<String, Dataset> = HashMap::new();
     for (i, config) in configs.iter().enumerate() {
-        if place.stop.load(Ordering::Relaxed) {
+        if group::any(place.stop.load(Ordering::Relaxed))? {
             return Ok(false);
         }
-        eprintln!("[{}/{}] {}", i + 1, configs.len(), config.label());
+        if group::rank() == 0 {
+            eprintln!("[{}/{}] {}", i + 1, configs.len(), config.label());
+        }
         let mut run = || {
             if !data.contains_key(&config.data) {
                 data.insert(config.data.clone(), selfsup_datasets::load(&config.data, &place.machine.data_root)?);

@@ -3,6 +3,7 @@
 use crate::augment::views::{Plain, plain};
 use crate::check::{at_least_one, not_negative, share};
 use crate::cluster::{Empty, KMeans, Metric, nearest, sizes};
+use crate::group::{self, gather};
 use crate::progress::Progress;
 use crate::rng::{Purpose, Rng};
 use crate::store::{Init, Path, Role, assign, unmoved};
@@ -180,7 +181,7 @@ impl Codebook {
             Ok(no_grad(|| rows(&map(&x))))
         };
         let parts: Result<Vec<Tensor>> =
-            unmoved(statistics, || chosen.chunks(chosen.len().div_ceil(PARTS)).map(part).collect());
+            unmoved(statistics, || group::alone(|| chosen.chunks(chosen.len().div_ceil(PARTS)).map(part).collect()));
         let places = Tensor::cat(&parts?, 0);
         let n = places.size()[0];
         let k = self.config.codes;
@@ -236,11 +237,11 @@ impl Codebook {
         self.codes.index_select(0, &indices.flatten(0, -1)).view(shape.as_slice()).permute([0, 3, 1, 2])
     }
 
-    /// Notes what a training batch shows, for [`Codebook::step`]; moves nothing yet.
+    /// Notes what a training batch shows, on all ranks, for [`Codebook::step`]; moves nothing yet.
     pub fn observe(&self, z: &Tensor, q: &Quantised, at: Progress) {
         let Some(State { seen, places, .. }) = &self.state else { return };
         no_grad(|| {
-            let (rows, indices) = (rows(&z.detach()), q.indices.flatten(0, -1));
+            let (rows, indices) = (gather(&rows(&z.detach())), gather(&q.indices.flatten(0, -1)));
             let mut rng = Rng::new(self.seed, Purpose::Cluster, at.epoch, at.step, 1);
             let chosen = choose(rows.size()[0], self.config.codes, &mut rng).to_device(rows.device());
             assign(&seen.counts, &sizes(&indices, self.config.codes));
@@ -300,7 +301,8 @@ fn centres(averages: &Averages) -> Tensor {
     sums / smooth.unsqueeze(-1)
 }
 
-/// exp of the entropy of how often each of K codes is used: from 1 to K.
+/// exp of the entropy of how often each of K codes is used: from 1 to K. Of one rank's codes; those of a training batch
+/// are gathered before.
 pub fn perplexity(indices: &Tensor, codes: i64) -> Tensor {
     let p = sizes(&indices.flatten(0, -1), codes).to_kind(Kind::Float) / indices.numel() as f64;
     (-(&p * (&p + 1e-10).log()).sum(None)).exp()

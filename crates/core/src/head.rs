@@ -1,28 +1,19 @@
 //! Heads that two or more methods put on an encoder, and the network that both make.
 
 use crate::encoder::Encoder;
-use crate::layer::{BatchNorm, Linear};
+use crate::group::{self, Norms};
+use crate::layer::{BatchNorm, Linear, MOMENTUM};
 use crate::method::{Setup, View};
 use crate::precision;
-use crate::store::Path;
+use crate::store::{Path, Variable, assign};
 use anyhow::Result;
-use tch::{Kind, Tensor};
+use tch::{Kind, Tensor, no_grad};
 
 /// The rows of `x` through `f` in `groups` consecutive parts of almost equal size, of two rows at least: each part has
 /// the batch statistics that it would have on a GPU of its own.
-pub fn in_groups(x: &Tensor, groups: i64, f: impl Fn(&Tensor) -> Tensor) -> Tensor {
+fn in_groups(x: &Tensor, groups: i64, f: impl Fn(&Tensor) -> Tensor) -> Tensor {
     let parts: Vec<Tensor> = x.tensor_split(groups.min(x.size()[0] / 2).max(1), 0).iter().map(f).collect();
     Tensor::cat(&parts, 0)
-}
-
-/// [`in_groups`] with the parts drawn from the batch in `order`, a permutation `[N]`; rows come back in the order of `x`.
-/// MoCo's shuffled BatchNorm (He et al. 2019, section 3.3): the parts of keys hold other images than those of queries, or
-/// statistics would tell which key belongs to a query.
-pub fn in_shuffled_groups(x: &Tensor, order: &Tensor, groups: i64, f: impl Fn(&Tensor) -> Tensor) -> Tensor {
-    if groups == 1 {
-        return f(x);
-    }
-    in_groups(&x.index_select(0, order), groups, f).index_select(0, &order.argsort(0, false))
 }
 
 /// Linear layers with ReLU between them: the projector and the predictor of the joint-embedding methods.
@@ -86,6 +77,8 @@ pub struct Network {
     pub encoder: Box<dyn Encoder>,
     /// None: z = h.
     pub projector: Option<Mlp>,
+    /// The running statistics of both.
+    statistics: Vec<Tensor>,
 }
 
 impl Network {
@@ -98,7 +91,7 @@ impl Network {
         let encoder = setup.build_encoder(&(path / "encoder"))?;
         let widths = [&[encoder.dim()], widths].concat();
         let projector = (widths.len() > 1).then(|| Mlp::new(&(path / "projector"), &widths, style));
-        Ok(Network { encoder, projector })
+        Ok(Network { encoder, projector, statistics: statistics(path) })
     }
 
     /// The same, its projector [`Mlp::with_final_norm`].
@@ -109,7 +102,7 @@ impl Network {
         let encoder = setup.build_encoder(&(path / "encoder"))?;
         let widths = [&[encoder.dim()], widths].concat();
         let projector = Some(Mlp::with_final_norm(&(path / "projector"), &widths, style));
-        Ok(Network { encoder, projector })
+        Ok(Network { encoder, projector, statistics: statistics(path) })
     }
 
     /// g(h), [B, E] -> [B, D].
@@ -126,6 +119,83 @@ impl Network {
     pub fn project(&self, x: &Tensor, train: bool) -> Tensor {
         self.head(&self.encoder.forward(x, train), train)
     }
+
+    /// g(f(x)) in training mode, the batch in `groups` consecutive parts of almost equal size, of two rows at least: each
+    /// part has the batch statistics that it would have on a GPU of its own. [B, ..] -> [B, D].
+    ///
+    /// The parts are those of the batch of all ranks. If each rank has as many whole parts as any other it passes its own;
+    /// else every rank passes all of them.
+    pub fn project_in_groups(&self, x: &Tensor, groups: i64) -> Tensor {
+        if groups == 1 {
+            return self.project(x, true);
+        }
+        if let Some(parts) = shared(x.size()[0], groups) {
+            return self.own_groups(x, parts);
+        }
+        let all = group::gather(x);
+        group::own(&group::alone(|| in_groups(&all, groups, |x| self.project(x, true))))
+    }
+
+    /// The same with the parts drawn from the batch of all ranks in `order`, a permutation `[W B]`; rows come back in the
+    /// order of `x`, without a gradient. MoCo's shuffled BatchNorm (He et al. 2019, section 3.3): the parts of keys hold
+    /// other images than those of queries, or statistics would tell which key belongs to a query.
+    pub fn project_in_shuffled_groups(&self, x: &Tensor, order: &Tensor, groups: i64) -> Tensor {
+        no_grad(|| {
+            if groups == 1 {
+                return self.project(x, true);
+            }
+            let shuffled = group::gather(x).index_select(0, order);
+            let z = match shared(x.size()[0], groups) {
+                Some(parts) => group::gather(&self.own_groups(&group::own(&shuffled), parts)),
+                None => group::alone(|| in_groups(&shuffled, groups, |x| self.project(x, true))),
+            };
+            group::own(&z.index_select(0, &order.argsort(0, false)))
+        })
+    }
+
+    /// This rank's parts, `parts` of them. One process would pass the parts of all ranks one after the other, and running
+    /// statistics would move by each: so they do here, all ranks together.
+    fn own_groups(&self, x: &Tensor, parts: i64) -> Tensor {
+        let before: Vec<Tensor> = self.statistics.iter().map(Tensor::copy).collect();
+        let z = group::with_norms(Norms::Local, || in_groups(x, parts, |x| self.project(x, true)));
+        no_grad(|| {
+            // r <- keep r + a, for the parts of each rank in turn.
+            let (keep, ranks) = ((1.0 - MOMENTUM).powi(parts as i32), group::size() as i32);
+            let weight = keep.powi(ranks - 1 - group::rank() as i32);
+            let moved = self
+                .statistics
+                .iter()
+                .zip(&before)
+                .map(|(now, before)| ((now - before * keep) * weight).flatten(0, -1));
+            let moved: Vec<Tensor> = moved.collect();
+            if moved.is_empty() {
+                return;
+            }
+            let sum = group::average(&Tensor::cat(&moved, 0)) * f64::from(ranks);
+            let sizes: Vec<i64> = moved.iter().map(|x| x.numel() as i64).collect();
+            for ((now, before), sum) in self.statistics.iter().zip(&before).zip(sum.split_with_sizes(sizes, 0)) {
+                // Beside the graph, which holds the running statistics too and does not read them in training.
+                assign(&now.data(), &(before * keep.powi(ranks) + sum.view_as(before)));
+            }
+        });
+        z
+    }
+}
+
+/// How many parts each rank has of a batch of which it has `rows`; none if the ranks cannot have equally many whole ones,
+/// or there is one.
+fn shared(rows: i64, groups: i64) -> Option<i64> {
+    let ranks = group::size() as i64;
+    let all = rows * ranks;
+    let groups = groups.min(all / 2).max(1);
+    (ranks > 1 && groups % ranks == 0 && all % groups == 0).then_some(groups / ranks)
+}
+
+/// The running statistics of encoder and projector below `path`.
+fn statistics(path: &Path) -> Vec<Tensor> {
+    let below = |part: &str| path.store().below((path / part).name());
+    let running = |v: &Variable| v.name.ends_with(".running_mean") || v.name.ends_with(".running_var");
+    below("encoder").into_iter().chain(below("projector")).filter(running).map(|v| v.tensor).collect()
 }
 
 /// f(x) of all views of a batch of N in training mode, [V N, D'], view by view. Neighbours of one size pass together, and
@@ -157,8 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_have_at_least_two_images_and_shuffled_ones_come_back_in_order() {
-        let order = |n: i64| ((Tensor::arange(n, (Kind::Int64, Device::Cpu)) * 5 + 3).remainder(n)).argsort(0, false);
+    fn groups_have_at_least_two_images() {
         let sizes = |n: i64, groups: i64| {
             let seen = std::cell::RefCell::new(Vec::new());
             let x = crate::golden::matrix(0.1, n, 1);
@@ -167,7 +236,6 @@ mod tests {
                 part.shallow_clone()
             };
             assert_eq!(in_groups(&x, groups, f), x);
-            assert_eq!(in_shuffled_groups(&x, &order(n), groups, Tensor::shallow_clone), x);
             seen.into_inner()
         };
         assert_eq!(sizes(8, 4), [2, 2, 2, 2]);
@@ -175,6 +243,22 @@ mod tests {
         assert_eq!(sizes(7, 8), [3, 2, 2]);
         assert_eq!(sizes(2, 8), [2]);
         assert_eq!(sizes(4, 1), [4]);
+    }
+
+    #[test]
+    fn shuffled_groups_come_back_in_order() {
+        use crate::golden::{setup, views};
+        let store = Store::new(0, Device::Cpu);
+        let style = MlpStyle { norm: true, hidden_bias: false, last_bias: true };
+        let network = Network::new(&store.root(), &setup(&store, "convnet-tiny", 8), &[3], style).expect("a network");
+        let (x, order) = (&views(8, &[0.1])[0].x, Tensor::from_slice(&[3i64, 0, 6, 1, 7, 2, 5, 4]));
+        let z = network.project_in_shuffled_groups(x, &order, 4);
+        let of = |rows: [i64; 2]| network.project(&x.index_select(0, &Tensor::from_slice(&rows)), true);
+        let parts = [[3, 0], [6, 1], [7, 2], [5, 4]].map(of);
+        let expected = Tensor::cat(&parts, 0).index_select(0, &order.argsort(0, false));
+        // Batch statistics alone decide in training, so that moved running ones change nothing.
+        assert_eq!(z, expected.detach());
+        assert!(!z.requires_grad());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Layers with PyTorch's initial values. tch's own defaults are not PyTorch's (a BatchNorm weight there starts uniform
 //! on [0, 1]), so nothing here comes from `tch::nn`.
 
+use crate::group;
 use crate::store::{Init, Path, Role};
 use tch::Tensor;
 
@@ -109,7 +110,11 @@ impl ConvTranspose2d {
     }
 }
 
-/// Batch normalisation over [B, C] or [B, C, H, W]: momentum 0.1, eps 1e-5, biased variance in the batch.
+/// The weight of a batch in running statistics.
+pub const MOMENTUM: f64 = 0.1;
+
+/// Batch normalisation over [B, C] or [B, C, H, W]: momentum 0.1, eps 1e-5, biased variance in the batch, which is that
+/// of all ranks where there are several ([`group::batch_norm`]).
 pub struct BatchNorm {
     weight: Option<Tensor>,
     bias: Option<Tensor>,
@@ -141,7 +146,10 @@ impl BatchNorm {
     /// encoder's do; otherwise the running ones normalise.
     pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         let (w, b) = (self.weight.as_ref(), self.bias.as_ref());
-        x.batch_norm(w, b, Some(&self.mean), Some(&self.variance), train, 0.1, 1e-5, true)
+        if train {
+            return group::batch_norm(x, w, b, Some([&self.mean, &self.variance]));
+        }
+        x.batch_norm(w, b, Some(&self.mean), Some(&self.variance), false, MOMENTUM, 1e-5, true)
     }
 }
 

@@ -14,6 +14,7 @@ pub mod decoder;
 pub mod ema;
 pub mod encoder;
 pub mod golden;
+pub mod group;
 pub mod head;
 pub mod layer;
 pub mod loss;

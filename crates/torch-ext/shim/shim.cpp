@@ -16,8 +16,9 @@
 #include <ATen/ops/_fused_sgd.h>
 #include <c10/core/GradMode.h>
 
+#include "shim.hpp"
+
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <mutex>
 #include <sstream>
@@ -26,29 +27,7 @@
 
 namespace {
 
-char* message(const char* text) { return strdup(text && *text ? text : "LibTorch failed without a message"); }
-
-template <typename F>
-char* guarded(F&& body) noexcept {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error& error) {
-    return message(error.what_without_backtrace());
-  } catch (const std::exception& error) {
-    return message(error.what());
-  } catch (...) {
-    return message("LibTorch threw something that is no std::exception");
-  }
-}
-
-// The sentence that a failed check throws.
-template <typename... Parts>
-[[noreturn]] void refuse(const Parts&... parts) {
-  std::ostringstream out;
-  (out << ... << parts);
-  throw std::invalid_argument(out.str());
-}
+using namespace shim;
 
 at::Device device_of(int32_t index) {
   return index < 0 ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
@@ -75,18 +54,6 @@ std::string describe(const at::Tensor& x) {
   out << x.scalar_type() << x.sizes() << " strides " << x.strides() << " on " << x.device();
   return out.str();
 }
-
-struct List {
-  at::Tensor** items;
-  size_t count;
-
-  std::vector<at::Tensor> tensors() const {
-    std::vector<at::Tensor> out;
-    out.reserve(count);
-    for (size_t i = 0; i < count; ++i) out.push_back(*items[i]);
-    return out;
-  }
-};
 
 // The fused kernels walk raw memory: on lists that do not agree they give wrong numbers and no error.
 void agree(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b, const char* a_name, const char* b_name) {

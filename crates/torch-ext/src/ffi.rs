@@ -69,6 +69,57 @@ unsafe extern "C" {
     pub(crate) fn sse_synchronize(device: i32) -> *mut c_char;
     pub(crate) fn sse_memory(device: i32, allocated: *mut i64, peak: *mut i64) -> *mut c_char;
     pub(crate) fn sse_reset_peak_memory(device: i32) -> *mut c_char;
+    pub(crate) fn sse_group_join(
+        rank: i64,
+        size: i64,
+        address: *const c_char,
+        port: u16,
+        join_ms: i64,
+        timeout_ms: i64,
+        serve: i32,
+        prefix: *const c_char,
+        out: *mut *mut RawGroup,
+    ) -> *mut c_char;
+    pub(crate) fn sse_group_leave(group: *mut RawGroup);
+    pub(crate) fn sse_group_failure(group: *const RawGroup) -> *mut c_char;
+    pub(crate) fn sse_group_reduce(group: *const RawGroup, list: RawList, op: i32) -> *mut c_char;
+    pub(crate) fn sse_group_broadcast(group: *const RawGroup, list: RawList) -> *mut c_char;
+    pub(crate) fn sse_group_exchange(
+        group: *const RawGroup,
+        bytes: *const u8,
+        count: usize,
+        out: *mut *mut C_tensor,
+        lengths: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn sse_group_gather(group: *const RawGroup, x: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn sse_group_sum(group: *const RawGroup, x: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn sse_group_batch_norm(
+        group: *const RawGroup,
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        mean: *const C_tensor,
+        var: *const C_tensor,
+        momentum: f64,
+        eps: f64,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn sse_group_average_gradients(group: *const RawGroup, list: RawList) -> *mut c_char;
+    pub(crate) fn sse_reducer_new(group: *const RawGroup, list: RawList, out: *mut *mut RawReducer) -> *mut c_char;
+    pub(crate) fn sse_reducer_prepare(reducer: *mut RawReducer, loss: *const C_tensor) -> *mut c_char;
+    pub(crate) fn sse_reducer_drop(reducer: *mut RawReducer);
+}
+
+/// The shim's process group, seen from outside.
+#[repr(C)]
+pub(crate) struct RawGroup {
+    _private: [u8; 0],
+}
+
+/// The shim's reducer, seen from outside.
+#[repr(C)]
+pub(crate) struct RawReducer {
+    _private: [u8; 0],
 }
 
 /// Turns what a function of the shim returned into a result, and frees it.

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::{HostBatch, Plain};
 use selfsup_core::data::{Normalisation, Samples};
+use selfsup_core::group::{self, Norms};
 use selfsup_core::method::{Loss, Method};
 use selfsup_core::optimiser::{Optimiser, OptimiserConfig, clip_gradients};
 use selfsup_core::precision::{self, Precision};
@@ -25,7 +26,7 @@ use std::sync::mpsc::{channel, sync_channel};
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
     pub epochs: u64,
-    /// Samples of a step; what is left of an epoch, less than a batch, is left out.
+    /// Samples of a step, of all processes together; what is left of an epoch, less than a batch, is left out.
     pub batch: usize,
     /// In epochs.
     pub warmup: f64,
@@ -34,9 +35,17 @@ pub struct TrainConfig {
     pub clip_norm: f64,
     /// Of convolutions and matrix products in networks; everything else is f32.
     pub precision: Precision,
+    /// Whose rows batch normalisation takes its statistics from, where several processes train.
+    // Not written where it is the default: such configurations keep the hash that they had before there was this key.
+    #[serde(skip_serializing_if = "is_default")]
+    pub batch_norm: Norms,
     /// Epochs between checkpoints. The end of a run and a stop on request write one too.
     pub checkpoint_every: u64,
     pub optimiser: OptimiserConfig,
+}
+
+fn is_default(norms: &Norms) -> bool {
+    *norms == Norms::default()
 }
 
 impl Default for TrainConfig {
@@ -48,6 +57,7 @@ impl Default for TrainConfig {
             schedule: Schedule::default(),
             clip_norm: 0.0,
             precision: Precision::Bf16,
+            batch_norm: Norms::default(),
             checkpoint_every: 1,
             optimiser: OptimiserConfig::Sgd {
                 rate: 0.06,
@@ -73,6 +83,20 @@ impl TrainConfig {
         }
         self.schedule.check()?;
         self.optimiser.check()
+    }
+
+    /// The samples of a step that each of `ranks` processes has.
+    ///
+    /// # Errors
+    /// If they cannot have equally many.
+    pub fn batch_of_rank(&self, ranks: usize) -> Result<usize> {
+        ensure!(
+            self.batch.is_multiple_of(ranks),
+            "`train.batch` is {}, which {ranks} processes cannot share: choose a multiple of {ranks}, such as {}",
+            self.batch,
+            self.batch.next_multiple_of(ranks)
+        );
+        Ok(self.batch / ranks)
     }
 }
 
@@ -141,12 +165,20 @@ struct State {
 /// Trains. The same configuration, seed, machine and thread count give the same weights, bit for bit, however often
 /// the run was interrupted.
 ///
+/// Several processes with a group in force ([`group`]) train as one: each has its rows of every batch. Rank 0 alone reads
+/// and writes files and observes; what it read the others are told, so that a run may go on with another number of them.
+///
 /// # Errors
-/// If images cannot be read, files not written, or a checkpoint belongs to something else.
+/// If images cannot be read, files not written, or a checkpoint belongs to something else; if another process trains
+/// something else, or ended.
 pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Result<Outcome> {
     // What the run consists of.
     let config = run.config;
     config.check()?;
+    let (rank, ranks) = (group::rank(), group::size());
+    let batch_of_rank = config.batch_of_rank(ranks)?;
+    agree(&run)?;
+    let mut observe = |event: Event<'_>| if rank == 0 { group::alone(|| observe(event)) } else { Ok(()) };
     let per_epoch = (run.samples.len() / config.batch) as u64;
     ensure!(
         per_epoch > 0,
@@ -164,18 +196,28 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
     store_channels_last(run.store);
     let mut optimiser = Optimiser::new(&config.optimiser, run.store.trainable())?;
     let path = checkpoint_path(run.folder);
-    std::fs::create_dir_all(run.folder.join("checkpoints"))
-        .with_context(|| format!("{}: the folder could not be made", run.folder.display()))?;
     let records_path = run.folder.join("metrics.csv");
-    let (start, mut records, mut window) = if run.resume && path.exists() {
-        let state = load(&run, &mut optimiser)?;
-        let records = Records::resume(&records_path, state.records)?;
-        observe(Event::Resumed { at: moment(state.step), records: &records_path })?;
-        let window = Window::of_bits(&state.window, state.window_steps);
-        (state.step, records, window)
-    } else {
-        (0, Records::create(&records_path)?, Window::default())
+    let mut records = None;
+    let begun = group::by_first(|| {
+        std::fs::create_dir_all(run.folder.join("checkpoints"))
+            .with_context(|| format!("{}: the folder could not be made", run.folder.display()))?;
+        let state = (run.resume && path.exists()).then(|| load(&run, &mut optimiser)).transpose()?;
+        records = Some(match &state {
+            Some(state) => Records::resume(&records_path, state.records)?,
+            None => Records::create(&records_path)?,
+        });
+        Ok(serde_json::to_string(&state)?)
+    })?;
+    let state: Option<State> = serde_json::from_str(&begun)?;
+    share_state(run.store, &optimiser)?;
+    let (start, mut window) = match &state {
+        Some(state) => (state.step, Window::of_bits(&state.window, state.window_steps)),
+        None => (0, Window::default()),
     };
+    if state.is_some() {
+        observe(Event::Resumed { at: moment(start), records: &records_path })?;
+    }
+    let variables: Vec<Tensor> = run.store.trainable().into_iter().map(|v| v.tensor).collect();
 
     // Views are made on other threads, two batches ahead.
     let (samples, recipes, size, normalisation, seed) =
@@ -196,8 +238,8 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
                         .unwrap_or_else(|| Rng::new(seed, Purpose::Order, epoch, 0, 0).permutation(samples.len()));
                     repeats = drawn_before(&order, samples.len());
                 }
-                let from = (step % per_epoch) as usize * batch_size;
-                let batch = from..from + batch_size;
+                let from = (step % per_epoch) as usize * batch_size + rank * batch_of_rank;
+                let batch = from..from + batch_of_rank;
                 let (index, repeats) = (order[batch.clone()].to_vec(), &repeats[batch]);
                 let made =
                     HostBatch::render_repeats(samples, index, repeats, recipes, size, normalisation, seed, epoch);
@@ -212,11 +254,15 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
         for step in start..steps {
             let at = moment(step);
             if step % per_epoch == 0 {
+                // Processes of different machines may round differently, and local statistics do differ.
+                share_state(run.store, &optimiser)?;
                 let plain = Plain { samples, size, normalisation, device: run.store.device() };
                 let redrawn = precision::with(config.precision, || run.method.before_epoch(at, &plain));
                 for name in redrawn.with_context(|| format!("before epoch {}", at.epoch))? {
                     optimiser.forget(&name)?;
                 }
+                group::check()?;
+                share_state(run.store, &optimiser)?;
             }
             if ask && (step == start || step % per_epoch == 0) {
                 let order = run.method.order(at);
@@ -228,16 +274,19 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
             }
 
             // One step: views, loss, gradient, update.
-            selfsup_core::torch_ext::seed(Rng::new(seed, Purpose::Step, 0, step, 0).bits());
+            selfsup_core::torch_ext::seed(Rng::new(seed, Purpose::Step, 0, step, rank as u32).bits());
             let made = views.recv().context("the thread that makes views ended early")??;
             let batch = made.to_batch(run.store.device());
-            let loss = precision::with(config.precision, || run.method.loss(&batch, at));
-            let total = loss.total.double_value(&[]);
+            let loss = precision::with(config.precision, || {
+                group::with_norms(config.batch_norm, || run.method.loss(&batch, at))
+            });
+            group::check()?;
+            let Told { total, parts, stop } = tell(&loss, run.stop)?;
             if !total.is_finite() {
-                return Ok(Outcome::Diverged(diagnose(&loss, run.store, at, config)));
+                return Ok(Outcome::Diverged(diagnose(&loss, total, run.store, at, config)));
             }
             optimiser.zero_grad()?;
-            loss.total.f_backward().context("the loss has no gradient")?;
+            backward(&loss.total, &variables)?;
             if config.clip_norm > 0.0 {
                 let _norm = clip_gradients(&run.store.trainable(), config.clip_norm)?;
             }
@@ -248,7 +297,7 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
             // What is told of it.
             let after = moment(step + 1);
             let (in_epoch, epoch) = (step % per_epoch + 1, at.epoch);
-            window.add(total, &loss);
+            window.add(total, parts);
             observe(Event::Step { at: after, loss: total })?;
             let record = |metric: String, value| Record { epoch, step: step + 1, metric, value };
             let mut rows = Vec::new();
@@ -261,15 +310,16 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
                 observe(Event::Epoch { at: after, method: run.method, metrics: &mut metrics })?;
                 rows.extend(metrics.into_iter().map(|(metric, value)| record(metric, value)));
             }
-            if !rows.is_empty() {
+            if let (false, Some(records)) = (rows.is_empty(), &mut records) {
                 records.write(&rows)?;
                 observe(Event::Records(&rows))?;
             }
 
             // What must survive.
-            let stop = run.stop.load(Ordering::Relaxed) && step + 1 < steps;
+            let stop = if ranks == 1 { run.stop.load(Ordering::Relaxed) } else { stop };
+            let stop = stop && step + 1 < steps;
             let due = in_epoch == per_epoch && (epoch + 1).is_multiple_of(config.checkpoint_every);
-            if stop || due || step + 1 == steps {
+            if let (true, Some(records)) = (stop || due || step + 1 == steps, &mut records) {
                 let state = State {
                     format: FORMAT,
                     digest: String::new(),
@@ -287,6 +337,63 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
         }
         Ok(Outcome::Finished)
     })
+}
+
+/// Refuses to train beside processes that train something else.
+fn agree(run: &Run) -> Result<()> {
+    let own = format!(
+        "the configuration {} with {} samples and {:?}",
+        run.identity,
+        run.samples.len(),
+        run.config.batch_norm
+    );
+    let all = group::exchange(&own)?;
+    let other = all.iter().position(|other| *other != all[0]);
+    ensure!(
+        other.is_none(),
+        "rank {} of {} trains {}, but rank 0 {}: start all processes with the same command on the same data",
+        other.unwrap_or(0),
+        all.len(),
+        other.map_or("", |other| &all[other]),
+        all[0]
+    );
+    Ok(())
+}
+
+/// Weights, buffers and what the optimiser remembers become those of rank 0.
+fn share_state(store: &Store, optimiser: &Optimiser) -> Result<()> {
+    if group::size() == 1 {
+        return Ok(());
+    }
+    let remembered = optimiser.state().into_iter().map(|(_, tensor)| tensor);
+    let tensors: Vec<Tensor> = store.variables().into_iter().map(|v| v.tensor.detach()).chain(remembered).collect();
+    group::broadcast(&tensors)
+}
+
+/// What all processes know of a step.
+struct Told {
+    total: f64,
+    parts: Vec<(&'static str, f64)>,
+    /// Whether one of them was asked to stop.
+    stop: bool,
+}
+
+/// The means of the loss and of its parts over all processes.
+fn tell(loss: &Loss, stop: &AtomicBool) -> Result<Told> {
+    let stop = f64::from(u8::from(stop.load(Ordering::Relaxed)));
+    let parts = loss.parts.iter().map(|(_, value)| value.double_value(&[]));
+    let own: Vec<f64> = [stop, loss.total.double_value(&[])].into_iter().chain(parts).collect();
+    let all = group::average_numbers(&own)?;
+    let parts = loss.parts.iter().map(|(name, _)| *name).zip(all[2..].iter().copied()).collect();
+    Ok(Told { total: all[1], parts, stop: all[0] > 0.0 })
+}
+
+/// The gradients of `variables`, the means over all processes.
+fn backward(loss: &Tensor, variables: &[Tensor]) -> Result<()> {
+    let done = loss.f_backward();
+    group::check()?;
+    done.context("the loss has no gradient")?;
+    group::average_gradients(variables)
 }
 
 /// How often each entry of an order of `samples` samples stands before it.
@@ -322,8 +429,7 @@ struct Window {
 }
 
 impl Window {
-    fn add(&mut self, total: f64, loss: &Loss) {
-        let parts = loss.parts.iter().map(|(name, value)| (*name, value.double_value(&[])));
+    fn add(&mut self, total: f64, parts: Vec<(&'static str, f64)>) {
         for (name, value) in std::iter::once(("loss", total)).chain(parts) {
             match self.sums.iter_mut().find(|(known, _)| known == name) {
                 Some((_, sum)) => *sum += value,
@@ -423,9 +529,9 @@ pub fn load_weights(folder: &Path, store: &Store, below: &str) -> Result<()> {
 }
 
 /// Why a loss is not finite, as far as can be seen.
-fn diagnose(loss: &Loss, store: &Store, at: Progress, config: &TrainConfig) -> String {
+fn diagnose(loss: &Loss, total: f64, store: &Store, at: Progress, config: &TrainConfig) -> String {
     let finite = |x: &Tensor| x.detach().isfinite().all().int64_value(&[]) == 1;
-    let mut text = format!("the loss became {} at step {} (epoch {})", loss.total.double_value(&[]), at.step, at.epoch);
+    let mut text = format!("the loss became {} at step {} (epoch {})", total, at.step, at.epoch);
     if let Some((name, value)) = loss.parts.iter().find(|(_, value)| !finite(value)) {
         text += &format!("; its part `{name}` is {}", value.double_value(&[]));
     }

@@ -11,18 +11,23 @@ use std::path::Path;
 /// One row of the table.
 struct Case {
     what: String,
+    /// `NAME=value` before the command.
+    variables: Vec<(String, String)>,
     arguments: Vec<String>,
     exit: i32,
     words: Vec<String>,
 }
 
 fn cases(table: &str) -> Vec<Case> {
-    let rows = table.lines().filter(|line| line.starts_with('|') && line.contains("`selfsup "));
+    let rows = table.lines().filter(|line| line.starts_with('|') && line.contains("selfsup "));
     let case = |(number, line): (usize, &str)| {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let [what, command, exit, words] = cells[..] else { panic!("four cells: {line}") };
+        let (before, command) = command.trim_matches('`').split_once("selfsup ").expect("a command");
+        let variables = before.split(' ').filter_map(|word| word.split_once('='));
+        let variables = variables.map(|(name, value)| (name.into(), value.into())).collect();
         let mut arguments: Vec<String> = Vec::new();
-        for word in command.trim_matches('`').split(' ').skip(1) {
+        for word in command.split(' ') {
             match word {
                 "SHORT" => arguments.extend(SHORT.map(String::from)),
                 word => arguments.push(word.into()),
@@ -32,7 +37,7 @@ fn cases(table: &str) -> Vec<Case> {
             arguments.extend(["--out".into(), format!("out/{number}")]);
         }
         let words = words.split('…').map(|words| words.trim().to_string()).collect();
-        Case { what: what.into(), arguments, exit: exit.parse().expect("an exit code"), words }
+        Case { what: what.into(), variables, arguments, exit: exit.parse().expect("an exit code"), words }
     };
     rows.enumerate().map(case).collect()
 }
@@ -231,7 +236,7 @@ fn every_row_of_the_table_is_what_the_program_says() {
 /// What is not as the row says.
 fn wrong(place: &Path, case: &Case) -> Option<String> {
     let arguments: Vec<&str> = case.arguments.iter().map(String::as_str).collect();
-    let output = program(place, &arguments).output().expect("the program starts");
+    let output = program(place, &arguments).envs(case.variables.clone()).output().expect("the program starts");
     let told = text(&output.stderr);
     let errors: Vec<&str> = told.lines().filter(|line| line.starts_with("error:")).collect();
     let mut rest = match (case.exit, errors.as_slice()) {

@@ -5,6 +5,7 @@ mod bad_input;
 mod claims;
 mod command_line;
 mod conformance;
+mod distributed;
 mod first_stage;
 mod full_disk;
 mod fuzz;

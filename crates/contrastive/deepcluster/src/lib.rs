@@ -36,6 +36,7 @@ use selfsup_core::augment::views::Plain;
 use selfsup_core::check::{above_zero, at_least_one};
 use selfsup_core::cluster::{Empty, KMeans, Metric, nmi, sizes};
 use selfsup_core::encoder::Encoder;
+use selfsup_core::group::gather;
 use selfsup_core::head::encode_views;
 use selfsup_core::loss::{accuracy, cross_entropy};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
@@ -81,7 +82,7 @@ impl Method for DeepCluster {
                 let z = normalise(&g.forward(&f, true)); // [crops B, D]
                 let z_c = z.chunk(crops, 0);
                 for (i, bank) in banks.iter().enumerate() {
-                    bank.update(&batch.places(), &z_c[i % z_c.len()], 0.0);
+                    bank.update(&gather(&batch.places()), &gather(&z_c[i % z_c.len()]), 0.0);
                 }
                 c.iter().map(|c_h| z.matmul(&c_h.tr())).collect() // C_h z
             }

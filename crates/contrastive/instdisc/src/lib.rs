@@ -29,6 +29,7 @@
 use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one, share};
+use selfsup_core::group::gather;
 use selfsup_core::head::{MlpStyle, Network};
 use selfsup_core::loss::{accuracy, cross_entropy};
 use selfsup_core::memory::Bank;
@@ -99,7 +100,7 @@ impl Method for InstDisc {
         } else {
             softmax(&(v.matmul(&bank.rows().tr()) / t), &i)
         };
-        bank.update(&i, &v, self.config.tau);
+        bank.update(&gather(&i), &gather(&v), self.config.tau);
         loss
     }
 
@@ -209,7 +210,9 @@ fn scores(v: &Tensor, bank: impl Fn(&Tensor) -> Tensor, i: &Tensor, negatives: &
 /// log Z = log(n mean exp(s)) over all of s, the positives too, as in the authors' code. A constant: without gradient.
 fn estimate_log_z(s: &Tensor, n: usize) -> Tensor {
     let s = s.detach();
-    s.flatten(0, -1).logsumexp([0].as_slice(), false) + (n as f64 / s.numel() as f64).ln()
+    let ranks = gather(&s.flatten(0, -1).logsumexp([0].as_slice(), true)); // of each rank's s, [W]
+    let (count, log_sum) = (s.numel() as i64 * ranks.size()[0], ranks.logsumexp([0].as_slice(), false));
+    log_sum + (n as f64 / count as f64).ln()
 }
 
 /// -log h(i) - sum_j log(1 - h(j)), the mean over rows of the scores s, [B, 1 + m], whose first column is i's. In

@@ -34,7 +34,8 @@ use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::Plain;
 use selfsup_core::check::{above_zero, at_least_one, share};
 use selfsup_core::ema::Ema;
-use selfsup_core::head::{MlpStyle, Network, in_groups, in_shuffled_groups};
+use selfsup_core::group::gather;
+use selfsup_core::head::{MlpStyle, Network};
 use selfsup_core::loss::info_nce;
 use selfsup_core::memory::Queue;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
@@ -62,10 +63,9 @@ impl Method for InterClr {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
         let Config { temperature: tau, weight: w, margin: m, negatives, groups, online, .. } = self.config;
         let (places, u) = (batch.places(), batch.uniform(Purpose::Mask, 2 + negatives as usize));
-        let order = u.select(1, 1 + negatives).argsort(0, false); // [N]: of the keys
-        let q = normalise(&in_groups(&batch.views[0].x, groups, |x| self.query.project(x, true))); // [N, D]
-        let key = |x: &Tensor| self.key.project(x, true);
-        let k = no_grad(|| normalise(&in_shuffled_groups(&batch.views[1].x, &order, groups, key)));
+        let order = gather(&u.select(1, 1 + negatives)).argsort(0, false); // [N]: of the keys
+        let q = normalise(&self.query.project_in_groups(&batch.views[0].x, groups)); // [N, D]
+        let k = no_grad(|| normalise(&self.key.project_in_shuffled_groups(&batch.views[1].x, &order, groups)));
 
         let (positive, queue) = (dot(&q, &k), q.matmul(&self.queue.rows().tr())); // [N], [N, K]
         let intra = info_nce(&positive, &queue, tau);
@@ -77,6 +77,7 @@ impl Method for InterClr {
         let inter = inter_loss(&s.gather(1, &partner, false).squeeze_dim(-1), &s.gather(1, &others, false), m, tau);
 
         let (smallest, largest) = self.clusters.extremes();
+        let (places, k) = (gather(&places), gather(&k)); // of all ranks
         self.queue.push(&k);
         let changed = self.clusters.write(&places, &k, online);
         Loss::new((1.0 - w) * &intra + w * &inter)

@@ -32,7 +32,8 @@ use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one, share};
 use selfsup_core::ema::Ema;
-use selfsup_core::head::{MlpStyle, Network, in_groups, in_shuffled_groups, widths};
+use selfsup_core::group::gather;
+use selfsup_core::head::{MlpStyle, Network, widths};
 use selfsup_core::loss::{info_nce, info_nce_symmetric};
 use selfsup_core::memory::Queue;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
@@ -104,13 +105,13 @@ pub struct MoCo {
 
 impl Method for MoCo {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let orders = batch.uniform(Purpose::Mask, 2).argsort(0, false); // [N, 2]: of each direction its own
+        let orders = gather(&batch.uniform(Purpose::Mask, 2)).argsort(0, false); // [N, 2]: of each direction its own
         let directions = self.queues.iter().enumerate().map(|(i, queue)| {
             let (x_q, x_k) = (&batch.views[i].x, &batch.views[1 - i].x);
-            let q = normalise(&in_groups(x_q, self.config.groups, |x| self.query.project(x, true))); // [N, C]
+            let q = normalise(&self.query.project_in_groups(x_q, self.config.groups)); // [N, C]
             let k = no_grad(|| normalise(&self.keys(x_k, &orders.select(1, i as i64)))); // [N, C]
             let (l_pos, l_neg) = similarities(&q, &k, &queue.rows()); // [N], [N, K]
-            queue.push(&k); // after the queue was read: a key is no negative of its own query
+            queue.push(&gather(&k)); // after the queue was read: a key is no negative of its own query
             (l_pos, l_neg)
         });
         let directions: Vec<(Tensor, Tensor)> = directions.collect();
@@ -187,8 +188,12 @@ impl Define for MoCo {
 impl MoCo {
     /// f_k(x), its parts drawn from the batch in `order`, a permutation [N]; rows come back in the order of `x`.
     fn keys(&self, x: &Tensor, order: &Tensor) -> Tensor {
-        let (groups, project) = (self.config.groups, |part: &Tensor| self.key.project(part, true));
-        if self.config.shuffle { in_shuffled_groups(x, order, groups, project) } else { in_groups(x, groups, project) }
+        let groups = self.config.groups;
+        if self.config.shuffle {
+            self.key.project_in_shuffled_groups(x, order, groups)
+        } else {
+            self.key.project_in_groups(x, groups)
+        }
     }
 }
 

@@ -24,6 +24,7 @@
 use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one};
+use selfsup_core::group::{gather, gather_views};
 use selfsup_core::head::{Mlp, MlpStyle, Network, widths};
 use selfsup_core::loss::{info_nce, info_nce_debiased};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
@@ -85,7 +86,7 @@ pub struct SimClr {
 
 impl Method for SimClr {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let z = self.network.project_views(&batch.views); // [2N, D]
+        let z = gather_views(&self.network.project_views(&batch.views), 2); // [2N, D], of all ranks
         let (positive, mut negatives) = pairs(&self.similarities(&z)); // [2N], [2N, 2N - 2]
         if self.config.negatives > 0 {
             negatives = negatives.gather(-1, &chosen(batch, self.config.negatives), false); // [2N, negatives]
@@ -205,7 +206,7 @@ pub fn pairs(s: &Tensor) -> (Tensor, Tensor) {
 /// smaller part of 2^16 u v behind the point, u drawn for the row, v for the candidate. That depends on their images
 /// alone, not on what else is in the batch, and a product of two f32 is exact in f64, on any device.
 fn chosen(batch: &Batch, count: usize) -> Tensor {
-    let draws = batch.uniform(Purpose::Mask, 4).to_kind(Kind::Double); // [N, 4]: u and v of either view
+    let draws = gather(&batch.uniform(Purpose::Mask, 4)).to_kind(Kind::Double); // [N, 4]: u and v of either view
     let both = |column| Tensor::cat(&[draws.narrow(1, column, 1), draws.narrow(1, column + 1, 1)], 0); // [2N, 1]
     let (_, rank) = pairs(&(both(0) * 65536.0).matmul(&both(2).tr()).frac());
     let count = rank.size()[1].min(count as i64);

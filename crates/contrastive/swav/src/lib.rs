@@ -30,6 +30,7 @@ use anyhow::{Result, ensure};
 use selfsup_core::augment::{Crop, Recipe};
 use selfsup_core::check::{above_zero, at_least_one, not_negative};
 use selfsup_core::encoder::EncoderConfig;
+use selfsup_core::group::{self, gather_views};
 use selfsup_core::head::{MlpStyle, Network};
 use selfsup_core::memory::Queue;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
@@ -58,9 +59,13 @@ pub struct SwAv {
 impl Method for SwAv {
     fn loss(&mut self, batch: &Batch, at: Progress) -> Loss {
         if at.step == 0 {
-            self.config.shortage(batch.len()).into_iter().for_each(|warning| eprintln!("swav: {warning}"));
+            self.config
+                .shortage(batch.len() * group::size())
+                .into_iter()
+                .for_each(|warning| eprintln!("swav: {warning}"));
         }
-        let z = normalise(&self.network.project_views(&batch.views)); // [V N, D]
+        let z = gather_views(&self.network.project_views(&batch.views), batch.views.len());
+        let z = normalise(&z); // [V N, D], of all ranks
         let frozen = at.step < first_step(self.config.freeze_epochs, at);
         let c = if frozen { self.prototypes.detach() } else { self.prototypes.shallow_clone() };
         let views = batch.views.len() as i64;

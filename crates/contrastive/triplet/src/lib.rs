@@ -27,6 +27,7 @@
 use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one};
+use selfsup_core::group::{gather, gather_views};
 use selfsup_core::head::{MlpStyle, Network, widths};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
@@ -101,8 +102,8 @@ pub struct Triplet {
 
 impl Method for Triplet {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let z = self.network.project_views(&batch.views); // [2N, D]
-        let draw = (self.config.mining == Mining::Random).then(|| batch.uniform(Purpose::Mask, 2)); // [N, 2]
+        let z = gather_views(&self.network.project_views(&batch.views), 2); // [2N, D], of all ranks
+        let draw = (self.config.mining == Mining::Random).then(|| gather(&batch.uniform(Purpose::Mask, 2))); // [N, 2]
         let (l, active) = triplets(&z, draw.as_ref(), &self.config);
         Loss::new(l).with("active", active)
     }

@@ -5,6 +5,7 @@
 
 use super::{Draw, PARAMS, Recipe, cpu};
 use crate::data::{Image, Modality, Normalisation, Sample, Samples};
+use crate::group;
 use crate::method::{Batch, View};
 use crate::rng::{Purpose, Rng};
 use anyhow::{Context, Result, bail, ensure};
@@ -163,20 +164,25 @@ impl Plain<'_> {
     /// Samples at a time: enough for a network to work well, few enough for any memory.
     const BATCH: usize = 256;
 
-    /// `f` of every sample, [B, ..] -> [B, ..], joined in the order of their places. No graph is built.
+    /// `f` of every sample, [B, ..] -> [B, ..], joined in the order of their places. No graph is built. Where there are
+    /// several ranks each looks at a share of the batches that one would look at.
     ///
     /// # Errors
     /// If a sample cannot be read.
     pub fn map(&self, mut f: impl FnMut(&Tensor) -> Tensor) -> Result<Tensor> {
-        let places: Vec<usize> = (0..self.samples.len()).collect();
-        let parts: Result<Vec<Tensor>> = places
-            .chunks(Self::BATCH)
-            .map(|index| {
-                let x = plain(self.samples, index, self.size, self.normalisation)?.to_device(self.device);
-                Ok(tch::no_grad(|| f(&x)))
-            })
-            .collect();
-        Ok(Tensor::cat(&parts?, 0))
+        let n = self.samples.len();
+        let share = n.div_ceil(Self::BATCH).div_ceil(group::size()) * Self::BATCH;
+        let places: Vec<usize> = (0..n).skip(group::rank() * share).take(share).collect();
+        let mut of = |index: &[usize]| {
+            let x = plain(self.samples, index, self.size, self.normalisation)?.to_device(self.device);
+            Ok(tch::no_grad(|| group::alone(|| f(&x))))
+        };
+        // A rank with nothing to look at still says what rows are like.
+        let own = match places.chunks(Self::BATCH).map(&mut of).collect::<Result<Vec<Tensor>>>()? {
+            parts if parts.is_empty() => of(&[0])?.narrow(0, 0, 0),
+            parts => Tensor::cat(&parts, 0),
+        };
+        Ok(group::gather_shares(&own, share as i64, n as i64))
     }
 }
 

@@ -28,6 +28,7 @@
 use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one, not_negative, one_to};
+use selfsup_core::group::gather;
 use selfsup_core::head::{Mlp, MlpStyle, Network, widths};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
@@ -117,6 +118,7 @@ impl Method for BarlowTwins {
         if self.config.stop_gradient {
             z_b = z_b.detach();
         }
+        let (z_a, z_b) = (gather(&z_a), gather(&z_b)); // of all ranks
         let (on, off) = parts(&cross_correlation(&z_a, &z_b, self.config.normalise), self.config.temperature);
         let total = weigh(&on, &off, &self.config) * self.config.scale;
         Loss::new(total).with("on_diagonal", on).with("off_diagonal", off)

@@ -25,6 +25,7 @@ use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::check::{above_zero, at_least_one, not_negative, one_to, share};
 use selfsup_core::ema::Ema;
+use selfsup_core::group::gather;
 use selfsup_core::head::{Mlp, MlpStyle, Network, widths};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::objective::Given;
@@ -191,6 +192,7 @@ pub fn both_directions(p: &[Tensor; 2], z: &[Tensor; 2], config: &Config) -> Ten
         return loss;
     }
     let alpha = config.temperature;
+    let [p_a, p_b, z_a, z_b] = &[p_a, p_b, z_a, z_b].map(gather); // negatives are those of all ranks
     loss + config.negatives * (repulsion(p_a, z_a, z_b, alpha) + repulsion(p_b, z_b, z_a, alpha))
 }
 

@@ -22,6 +22,7 @@
 use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::check::{at_least_one, not_negative, one_to};
+use selfsup_core::group::gather;
 use selfsup_core::head::{Mlp, MlpStyle, Network, widths};
 use selfsup_core::loss::{covariance, variance};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
@@ -44,7 +45,7 @@ impl Method for SimSiam {
         let z: Vec<Tensor> = batch.views.iter().map(|view| self.network.project(&view.x, true)).collect(); // [B, D]
         let p: Vec<Tensor> = z.iter().map(|z| self.predict(z)).collect(); // [B, D]
         let of_pair = |(p, z): (&[Tensor], &[Tensor])| siamese([&p[0], &p[1]], [&z[0], &z[1]], &self.config);
-        let std = no_grad(|| mean(z.iter().map(spread)));
+        let std = no_grad(|| mean(z.iter().map(|z| spread(&gather(z)))));
         Loss::new(mean(p.chunks(2).zip(z.chunks(2)).map(of_pair))).with("std", std)
     }
 
@@ -146,7 +147,8 @@ pub fn siamese(p: [&Tensor; 2], z: [&Tensor; 2], config: &Config) -> Tensor {
     if config.variance + config.covariance == 0.0 {
         return l;
     }
-    let (v, c) = ((variance(z[0]) + variance(z[1])) / 2.0, covariance(z[0]) + covariance(z[1]));
+    let z = z.map(gather); // of all ranks
+    let (v, c) = ((variance(&z[0]) + variance(&z[1])) / 2.0, covariance(&z[0]) + covariance(&z[1]));
     l + config.variance * v + config.covariance * c
 }
 

@@ -24,6 +24,7 @@ use anyhow::{Result, ensure};
 use selfsup_core::Tensor;
 use selfsup_core::augment::Recipe;
 use selfsup_core::check::{at_least_one, not_negative, one_to};
+use selfsup_core::group::gather;
 use selfsup_core::head::{MlpStyle, Network, widths};
 use selfsup_core::loss::{covariance, variance};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
@@ -90,8 +91,8 @@ pub struct VicReg {
 
 impl Method for VicReg {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
-        let z = self.network.project(&batch.views[0].x, true); // [n, d]
-        let z_ = self.second.as_ref().unwrap_or(&self.network).project(&batch.views[1].x, true);
+        let z = gather(&self.network.project(&batch.views[0].x, true)); // [n, d], of all ranks
+        let z_ = gather(&self.second.as_ref().unwrap_or(&self.network).project(&batch.views[1].x, true));
         let (s, v, c) = terms(&self.config.normalised(&z), &self.config.normalised(&z_));
         let total = self.config.weigh(&s, &v, &c);
         Loss::new(total).with("invariance", s).with("variance", v).with("covariance", c)

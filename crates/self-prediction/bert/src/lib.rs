@@ -28,9 +28,10 @@ pub use mask::{Mask, Rule, choose, count, words};
 
 use anyhow::{Result, bail, ensure};
 use selfsup_core::augment::Recipe;
-use selfsup_core::check::share;
+use selfsup_core::check;
 use selfsup_core::data::Word;
 use selfsup_core::encoder::{Encoder, EncoderConfig, Transformer};
+use selfsup_core::group::share;
 use selfsup_core::layer::{LayerNorm, Linear};
 use selfsup_core::loss::{accuracy, accuracy_each, cross_entropy, cross_entropy_each};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, to_tokens};
@@ -77,7 +78,8 @@ impl Method for Bert {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
         let mask = self.mask(batch);
         let p = self.predict(&mask, self.config.dropout); // [M, V], one row a chosen place
-        Loss::new(cross_entropy(&p, &mask.targets)).with("masked_accuracy", accuracy(&p, &mask.targets))
+        let mean = |of: Tensor| share(&of, p.size()[0]); // over the chosen places of all ranks
+        Loss::new(mean(cross_entropy(&p, &mask.targets))).with("masked_accuracy", mean(accuracy(&p, &mask.targets)))
     }
 
     /// None: a window is cut by chance, and an image's codes are those of the plain image.
@@ -138,8 +140,8 @@ impl Define for Bert {
             "mask_ratio is {mask_ratio}; expected a share above 0, such as 0.15"
         );
         ensure!(most >= 0, "most is {most}; expected a number of places, or 0 for no bound");
-        share("masked", masked)?;
-        share("random", random)?;
+        check::share("masked", masked)?;
+        check::share("random", random)?;
         // 0.8 + 0.2 is 1 in binary too, but not every pair of shares that mean 1 is.
         ensure!(
             masked + random <= 1.0 + 1e-9,

@@ -6,6 +6,7 @@ use selfsup_core::augment::Recipe;
 use selfsup_core::codebook::perplexity;
 use selfsup_core::decoder::{Decode, Decoder, PixelError, factor};
 use selfsup_core::encoder::Encoder;
+use selfsup_core::group::gather;
 use selfsup_core::layer::Conv2d;
 use selfsup_core::method::{Batch, Loss, Method, Setup, Tokenizer, frozen};
 use selfsup_core::progress::{Progress, cosine};
@@ -82,7 +83,7 @@ impl Dvae {
             .with("reconstruction", reconstruction)
             .with("kl", kl)
             .with("temperature", Tensor::from(tau))
-            .with("perplexity", perplexity(&l.argmax(1, false), self.config.codes))
+            .with("perplexity", perplexity(&gather(&l.argmax(1, false)), self.config.codes))
     }
 
     /// -log p of normalised images, the mean over values.

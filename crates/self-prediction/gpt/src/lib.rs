@@ -28,6 +28,7 @@ use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::PADDING;
 use selfsup_core::check::above_zero;
 use selfsup_core::encoder::{Encoder, EncoderConfig, Transformer};
+use selfsup_core::group::share;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, TokenShape, Tokenizer, to_tokens};
 use selfsup_core::progress::Progress;
 use selfsup_core::store::{Init, Role};
@@ -74,7 +75,9 @@ pub struct Gpt {
 impl Method for Gpt {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
         let u = self.tokens(&batch.views[0].x); // [B, T]
-        Loss::new(next_token_loss(&self.logits(&u, self.config.dropout), &self.targets(&u)))
+        let targets = self.targets(&u);
+        let loss = next_token_loss(&self.logits(&u, self.config.dropout), &targets);
+        Loss::new(share(&loss, targets.ne(PADDING).sum(Kind::Int64).int64_value(&[])))
     }
 
     /// None: a window is cut by chance, and an image's codes are those of the plain image.

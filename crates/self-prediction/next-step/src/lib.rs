@@ -30,6 +30,7 @@ use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::Plain;
 use selfsup_core::check::at_least_one;
 use selfsup_core::encoder::{Encoder, EncoderConfig, Recurrent};
+use selfsup_core::group::{gather, share};
 use selfsup_core::layer::Linear;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::progress::Progress;
@@ -103,10 +104,13 @@ impl Method for NextStep {
         let x = self.read(&batch.views[0].x, true);
         match &self.head {
             Head::Cpc(w) => {
-                let Contrast { loss, right, bound } = self.contrast(w, batch, &x);
+                let Contrast { loss, right, bound } = self.contrast(w, batch, &x.of_all());
                 Loss::new(mean(&loss)).with("accuracy", mean(&right)).with("bound", mean(&bound))
             }
-            Head::Regression(g, _) => Loss::new(mean(&errors(&self.forecast(g, &x), &x.patches, &x.whole))),
+            Head::Regression(g, _) => {
+                let errors = errors(&self.forecast(g, &x), &x.patches, &x.whole);
+                Loss::new(share(&mean(&errors), errors.numel() as i64))
+            }
         }
     }
 
@@ -161,6 +165,14 @@ struct Read {
     whole: Tensor,
     z: Tensor,
     c: Tensor,
+}
+
+impl Read {
+    /// What all ranks read, of whose patches negatives are drawn.
+    fn of_all(&self) -> Read {
+        let [patches, whole, z, c] = [&self.patches, &self.whole, &self.z, &self.c].map(gather);
+        Read { patches, whole, z, c }
+    }
 }
 
 impl NextStep {

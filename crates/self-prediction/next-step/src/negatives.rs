@@ -1,5 +1,6 @@
 //! What a positive is told apart from.
 
+use selfsup_core::group::gather;
 use selfsup_core::method::Batch;
 use selfsup_core::rng::Purpose;
 use selfsup_core::{Kind, Tensor};
@@ -69,7 +70,7 @@ impl Places {
 
     /// Numbers uniform on [0, 1), [R, n]: one draw for all k, as in the authors' code.
     pub fn uniform(&self, batch: &Batch, n: i64) -> Tensor {
-        self.of_contexts(&batch.uniform(Purpose::Mask, (self.per_series * n) as usize).view([-1, n]))
+        self.of_contexts(&gather(&batch.uniform(Purpose::Mask, (self.per_series * n) as usize)).view([-1, n]))
     }
 
     /// The rows of `x` [B (L - K), n] that belong to contexts.

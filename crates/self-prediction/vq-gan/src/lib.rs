@@ -33,6 +33,7 @@ use selfsup_core::check::{at_least_one, not_negative};
 use selfsup_core::codebook::{CodebookConfig, Update, perplexity};
 use selfsup_core::coder::Coder;
 use selfsup_core::decoder::{Decode, PixelError, sharpness};
+use selfsup_core::group::{self, gather};
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, Tokenizer};
 use selfsup_core::progress::Progress;
 use selfsup_core::{Kind, Tensor};
@@ -100,7 +101,7 @@ impl Method for VqGan {
             .with("generator", g)
             .with("lambda", lambda)
             .with("discriminator", l_d)
-            .with("perplexity", perplexity(&q.indices, self.coder.codebook.len()))
+            .with("perplexity", perplexity(&gather(&q.indices), self.coder.codebook.len()))
     }
 
     /// The authors cut squares from images; here they are resized to one.
@@ -196,8 +197,8 @@ impl VqGan {
         if !rec.requires_grad() {
             return rec.zeros_like();
         }
-        let norm =
-            |loss: &Tensor| Tensor::run_backward(&[loss], &[self.coder.decoder.last_layer()], true, false)[0].norm();
+        let last = self.coder.decoder.last_layer();
+        let norm = |loss: &Tensor| group::average(&Tensor::run_backward(&[loss], &[last], true, false)[0]).norm();
         adaptive_weight(&norm(rec), &norm(g))
     }
 }

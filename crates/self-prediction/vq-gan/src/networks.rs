@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use selfsup_core::check::{at_least_one, not_negative};
 use selfsup_core::decoder::Decode;
 use selfsup_core::encoder::{ConvNet, Encoder};
+use selfsup_core::group;
 use selfsup_core::layer::Conv2d;
 use selfsup_core::method::ImageShape;
 use selfsup_core::progress::Progress;
@@ -197,8 +198,7 @@ impl Discriminator {
                 let bias = layer.bias.as_ref().map(&take);
                 x = x.conv2d(&take(&layer.weight), bias.as_ref(), [layer.stride; 2], [1, 1], [1, 1], 1);
                 if let Some((gamma, beta)) = &layer.norm {
-                    let none = None::<&Tensor>;
-                    x = x.batch_norm(Some(&take(gamma)), Some(&take(beta)), none, none, true, 0.1, 1e-5, true);
+                    x = group::batch_norm(&x, Some(&take(gamma)), Some(&take(beta)), None);
                 }
                 if i + 1 < self.0.len() {
                     x = (&x * 0.2).maximum(&x);

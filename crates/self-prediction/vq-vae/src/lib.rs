@@ -32,6 +32,7 @@ use selfsup_core::check::at_least_one;
 use selfsup_core::codebook::{CodebookConfig, perplexity};
 use selfsup_core::coder::Coder;
 use selfsup_core::decoder::{Decode, Decoder, PixelError, sharpness};
+use selfsup_core::group::gather;
 use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup, Tokenizer, frozen};
 use selfsup_core::progress::Progress;
 use selfsup_core::store::Path;
@@ -74,7 +75,7 @@ impl Method for VqVae {
         Loss::new(&reconstruction + self.coder.codebook.objective(&q))
             .with("reconstruction", reconstruction)
             .with("commitment", q.commitment)
-            .with("perplexity", perplexity(&q.indices, self.coder.codebook.len()))
+            .with("perplexity", perplexity(&gather(&q.indices), self.coder.codebook.len()))
     }
 
     /// The example shows the images as they are.

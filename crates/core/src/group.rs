@@ -1,0 +1,247 @@
+//! Several processes that train one method as if they were one.
+//!
+//! Of a batch of B samples each of W ranks has B / W rows, rank r those from r B / W on. Everything else is the same on
+//! all of them: weights, queues, banks, and the random numbers, which are keyed by what they are for. So a loss that
+//! treats each sample alone needs nothing of this module. One that holds samples against each other gathers what its
+//! networks say of them, [`gather`], and then computes the same on every rank.
+//!
+//! Gradients of weights are averaged over the ranks by the training loop. That makes the mean over a rank's own rows
+//! the mean over the batch; and behind a gather, whose gradient is W times that of the own rows, one loss of W equal
+//! ones. Batch normalisation takes its statistics from all ranks ([`crate::layer::BatchNorm`]).
+//!
+//! Without a group, as under [`alone`], each function is the identity: a method reads the same either way. A process that
+//! cannot be reached any more is an error of the training loop ([`check`]), not of a loss.
+
+use crate::layer::MOMENTUM;
+use anyhow::{Result, bail};
+use selfsup_torch_ext::RunningMoments;
+pub use selfsup_torch_ext::{Group, Meeting};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use tch::{Tensor, no_grad};
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Group>>> = const { RefCell::new(None) };
+    static NORMS: Cell<Norms> = const { Cell::new(Norms::Sync) };
+}
+
+/// Whose rows batch normalisation takes its statistics from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Norms {
+    /// Those of all ranks.
+    #[default]
+    Sync,
+    /// Those of its own rank: cheaper, and another result for every number of ranks.
+    Local,
+}
+
+fn set<T>(group: Option<Rc<Group>>, norms: Norms, f: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Rc<Group>>, Norms);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CURRENT.set(self.0.take());
+            NORMS.set(self.1);
+        }
+    }
+    let _restore = Restore(CURRENT.replace(group), NORMS.replace(norms));
+    f()
+}
+
+/// Runs `f` as one of the processes of `group` on this thread, and restores what was before, also after a panic.
+pub fn with<T>(group: Rc<Group>, f: impl FnOnce() -> T) -> T {
+    set(Some(group), NORMS.get(), f)
+}
+
+/// Runs `f` as the only process: for what one rank does by itself, or each for itself.
+pub fn alone<T>(f: impl FnOnce() -> T) -> T {
+    set(None, NORMS.get(), f)
+}
+
+/// Runs `f` with the statistics of batch normalisation from where `norms` says.
+pub fn with_norms<T>(norms: Norms, f: impl FnOnce() -> T) -> T {
+    set(current(), norms, f)
+}
+
+/// The group in force on this thread.
+pub fn current() -> Option<Rc<Group>> {
+    CURRENT.with_borrow(Clone::clone)
+}
+
+/// This process's rank; 0 without a group.
+pub fn rank() -> usize {
+    current().map_or(0, |group| group.rank())
+}
+
+/// How many processes there are; 1 without a group.
+pub fn size() -> usize {
+    current().map_or(1, |group| group.size())
+}
+
+/// The rows of all ranks, rank by rank, in the order in which one process would have them: [n, ..] -> [W n, ..]. Gradients
+/// pass through.
+pub fn gather(x: &Tensor) -> Tensor {
+    gather_views(x, 1)
+}
+
+/// [`gather`] of what was made of several views, view by view: [V n, ..] -> [V W n, ..].
+pub fn gather_views(x: &Tensor, views: usize) -> Tensor {
+    let Some(group) = current() else { return x.shallow_clone() };
+    let (n, rest) = (x.size()[0] / views as i64, &x.size()[1..]);
+    // Rows first, then views: so each rank's part is in one piece.
+    let rows = if views == 1 { x.shallow_clone() } else { x.unflatten(0, [views as i64, n]).transpose(0, 1) };
+    let all = group.gather(&rows).expect("what has rows can be gathered");
+    if views == 1 {
+        all
+    } else {
+        all.transpose(0, 1).reshape([&[views as i64 * n * group.size() as i64], rest].concat())
+    }
+}
+
+/// This rank's rows of those of all: [W n, ..] -> [n, ..].
+pub fn own(x: &Tensor) -> Tensor {
+    let n = x.size()[0] / size() as i64;
+    x.narrow(0, rank() as i64 * n, n)
+}
+
+/// The mean over the ranks of equal tensors, without a graph.
+pub fn average(x: &Tensor) -> Tensor {
+    let Some(group) = current() else { return x.shallow_clone() };
+    no_grad(|| group.sum(x)).expect("tensors can be added") / group.size() as f64
+}
+
+/// A mean over `count` entries of this rank, where others have another number: weighed so that the mean over the ranks is
+/// the mean over all entries.
+pub fn share(mean: &Tensor, count: i64) -> Tensor {
+    let Some(group) = current() else { return mean.shallow_clone() };
+    let all = no_grad(|| group.sum(&Tensor::from_slice(&[count as f64]))).expect("numbers can be added");
+    mean * (count as f64 * group.size() as f64 / all.double_value(&[0]).max(1.0))
+}
+
+/// Batch normalisation of [B, C, ..] by the statistics of the batch, over all ranks unless [`Norms::Local`] is in force;
+/// the running ones (mean, variance), where given, move by [`MOMENTUM`].
+pub fn batch_norm(x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, running: Option<[&Tensor; 2]>) -> Tensor {
+    match current().filter(|_| NORMS.get() == Norms::Sync) {
+        Some(group) => {
+            let running = running.map(|[mean, variance]| RunningMoments { mean, variance, momentum: MOMENTUM });
+            group.batch_norm(x, weight, bias, running, 1e-5).expect("a batch has channels")
+        }
+        None => {
+            let [mean, variance] = running.map_or([None; 2], |both| both.map(Some));
+            x.batch_norm(weight, bias, mean, variance, true, MOMENTUM, 1e-5, true)
+        }
+    }
+}
+
+/// Whether all processes could be reached so far.
+///
+/// # Errors
+/// If not: one sentence that says what happened, and what to do.
+pub fn check() -> Result<()> {
+    match current().and_then(|group| group.failure()) {
+        Some(why) => Err(lost(&why)),
+        None => Ok(()),
+    }
+}
+
+/// The sentence for a failure of a group.
+fn lost(why: &str) -> anyhow::Error {
+    let first = why.lines().next().unwrap_or(why);
+    // `[file:line] what happened. advice`.
+    let what = first.split_once("] ").filter(|_| first.starts_with('[')).map_or(first, |(_, what)| what);
+    let what = what.split(". ").next().unwrap_or(what).trim_end_matches('.');
+    if what.starts_with("the processes do not do the same") {
+        return anyhow::anyhow!("{what}; they must have the same program, configuration and data");
+    }
+    anyhow::anyhow!(
+        "rank {} of {} lost the other processes ({what}): one of them ended or did not answer in time; start all of them \
+         again, and they go on from the last checkpoint",
+        rank(),
+        size()
+    )
+}
+
+fn told<T>(result: Result<T>) -> Result<T> {
+    result.map_err(|error| lost(&error.to_string()))
+}
+
+/// Every tensor becomes that of rank 0.
+///
+/// # Errors
+/// If a process cannot be reached, or their lists differ.
+pub fn broadcast(tensors: &[Tensor]) -> Result<()> {
+    current().map_or(Ok(()), |group| told(group.broadcast_(tensors)))
+}
+
+/// The gradients of `variables` become their means over the ranks.
+///
+/// # Errors
+/// If a process cannot be reached, or their lists differ.
+pub fn average_gradients(variables: &[Tensor]) -> Result<()> {
+    current().map_or(Ok(()), |group| told(group.average_gradients(variables)))
+}
+
+/// What each rank says, rank by rank.
+///
+/// # Errors
+/// If a process cannot be reached.
+pub fn exchange(text: &str) -> Result<Vec<String>> {
+    let Some(group) = current() else { return Ok(vec![text.into()]) };
+    let said = told(group.exchange(text.as_bytes()))?;
+    Ok(said.into_iter().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect())
+}
+
+/// The means of numbers over the ranks.
+///
+/// # Errors
+/// If a process cannot be reached, or they have other numbers.
+pub fn average_numbers(numbers: &[f64]) -> Result<Vec<f64>> {
+    let Some(group) = current() else { return Ok(numbers.to_vec()) };
+    let sums = Tensor::from_slice(numbers);
+    told(group.sum_(&[sums.shallow_clone()]))?;
+    Ok(Vec::try_from(sums / group.size() as f64)?)
+}
+
+/// What rank 0 alone does, the others waiting for what it says.
+///
+/// # Errors
+/// If it fails, on every rank; or if a process cannot be reached.
+pub fn by_first(f: impl FnOnce() -> Result<String>) -> Result<String> {
+    if current().is_none() {
+        return f();
+    }
+    let (rank, ranks) = (rank(), size());
+    let done = (rank == 0).then(|| alone(f));
+    let own = match &done {
+        None => String::new(),
+        Some(Ok(text)) => format!("+{text}"),
+        Some(Err(why)) => format!("-{why:#}"),
+    };
+    let said = exchange(&own)?.swap_remove(0);
+    match done {
+        Some(done) => done,
+        None => match said.strip_prefix('+') {
+            Some(text) => Ok(text.into()),
+            None => bail!("rank 0 of {ranks} ended: {}", said.trim_start_matches('-')),
+        },
+    }
+}
+
+/// Whether any rank says so.
+///
+/// # Errors
+/// If a process cannot be reached.
+pub fn any(here: bool) -> Result<bool> {
+    Ok(average_numbers(&[f64::from(u8::from(here))])?[0] > 0.0)
+}
+
+/// The `whole` rows of a list of which each rank made a `share`, one after the other; `own` are this rank's, fewer than
+/// that or none where the list ends. Without a graph.
+pub fn gather_shares(own: &Tensor, share: i64, whole: i64) -> Tensor {
+    if current().is_none() {
+        return own.shallow_clone();
+    }
+    let missing = share - own.size()[0];
+    let empty = own.new_zeros([&[missing], &own.size()[1..]].concat(), (own.kind(), own.device()));
+    no_grad(|| gather(&Tensor::cat(&[own, &empty], 0))).narrow(0, 0, whole)
+}

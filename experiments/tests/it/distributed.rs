@@ -1,0 +1,356 @@
+//! N processes train as one with the same batch, and end in words when one of them is lost.
+
+use crate::command_line::{SHORT, program, succeeds, temporary, text};
+use crate::{CPU, dataset, methods, small};
+use anyhow::Result;
+use selfsup_core::group::{self, Group, Meeting};
+use selfsup_core::{Kind, Tensor};
+use selfsup_experiments::config::RunConfig;
+use selfsup_experiments::first_stage;
+use selfsup_experiments::run::{Machine, build, recipes, training_samples};
+use selfsup_train::{Event, Outcome, Run, checkpoint, fit};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Where the children of a test leave what they trained.
+const PLACE: &str = "SELFSUP_TEST_PLACE";
+/// The numbers of processes to hold against one; `2,4` on request, since four share two cores.
+const RANKS: &str = "SELFSUP_TEST_RANKS";
+
+/// The step at which one process hands a run on to several.
+const HALF: u64 = 3;
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
+}
+
+/// The configurations of every method that are held against one process, beside the presets: variants whose loss takes
+/// another way through the batch.
+const VARIANTS: [(&str, &[&str]); 9] = [
+    ("moco/cpu", &["method.groups=4", "method.symmetric=true"]),
+    ("moco/cpu", &["method.groups=3"]),
+    ("simclr/cpu", &["method.negatives=8", "method.predictor=16", "auxiliary.name=augself", "auxiliary.hidden=16"]),
+    ("byol/cpu", &["method.negatives=0.5"]),
+    ("simsiam/cpu", &["method.variance=1.0", "method.covariance=0.1"]),
+    ("instdisc/cpu", &["method.negatives=16"]),
+    ("triplet/cpu", &["method.mining=random"]),
+    ("vq-vae/cpu", &["method.codebook.start=kmeans", "method.codebook.restart=0.5"]),
+    ("interclr/cpu", &["method.groups=4"]),
+];
+
+/// Four steps in two epochs, by plain momentum: Adam makes steps of one length of gradients that are rounding alone (of a
+/// bias before a norm), and would tell nothing.
+fn equal(name: &str, changes: &[&str]) -> RunConfig {
+    let whole = RunConfig::resolve(name, &[]).expect("a configuration").data;
+    let data = format!("data={whole}:100");
+    let mut all = vec![
+        data.as_str(),
+        "train.optimiser={name='sgd',rate=0.002,per=0,momentum=0.9}",
+        "train.clip_norm=0.0",
+        "train.batch=48",
+        "evaluate.online_every=0",
+    ];
+    // What LibTorch draws by itself is another draw on every rank.
+    if ["gpt", "bert"].contains(&name.split('/').next().unwrap_or(name)) {
+        all.push("method.dropout=0.0");
+    }
+    all.extend(changes);
+    small(name, &all).unwrap_or_else(|e| panic!("{name}: {e:#}"))
+}
+
+/// All that is compared, by what it is called.
+fn cases() -> Vec<(String, RunConfig)> {
+    let presets = methods().into_iter().map(|(_, name)| (name.clone(), equal(&name, &[])));
+    let known: Vec<&str> = methods().into_iter().map(|(entry, _)| entry.name).collect();
+    let variants = VARIANTS.iter().filter(|(name, _)| known.iter().any(|known| name.starts_with(&format!("{known}/"))));
+    let variants = variants.map(|(name, changes)| (format!("{name} {}", changes.join(" ")), equal(name, changes)));
+    let control = known.contains(&"simclr").then(|| (CONTROL.into(), equal("simclr/cpu", &["train.batch_norm=local"])));
+    presets.chain(variants).chain(control).collect()
+}
+
+/// Trains in `folder` from the checkpoint that is there, up to a step or to the end, and leaves the weights before the
+/// first step beside the checkpoint.
+fn train(config: &RunConfig, folder: &Path, until: Option<u64>) -> Result<Outcome> {
+    let stop = AtomicBool::new(false);
+    let data = dataset(config);
+    let mut subject = build(config, first_stage::planned(config)?.as_ref(), &data, CPU)?;
+    let recipes = recipes(config, &*subject.method);
+    if group::rank() == 0 {
+        fs::create_dir_all(folder)?;
+        let start: Vec<(String, Tensor)> =
+            subject.store.variables().into_iter().map(|v| (v.name, v.tensor.detach().copy())).collect();
+        checkpoint::write(&folder.join("start.safetensors"), &start, HashMap::new())?;
+    }
+    let run = Run {
+        method: &mut *subject.method,
+        store: &subject.store,
+        samples: training_samples(&data),
+        recipes: &recipes,
+        size: subject.shape.size() as usize,
+        normalisation: &data.normalisation,
+        config: &config.train,
+        seed: config.seed,
+        folder,
+        identity: "one",
+        stop: &stop,
+        resume: true,
+    };
+    fit(run, &mut |event| {
+        if let Event::Step { at, .. } = event {
+            stop.store(until == Some(at.step), Ordering::Relaxed);
+        }
+        Ok(())
+    })
+}
+
+/// One process of several, as this program starts itself.
+fn child(place: &str) {
+    let number = |name: &str| std::env::var(name).expect(name).parse::<usize>().expect("a number");
+    let (rank, size) = (number("RANK"), number("WORLD_SIZE"));
+    let _machine = Machine::new("cpu", number("THREADS"), None).expect("the CPU is always there");
+    let (cases, place) = (cases(), Path::new(place));
+    let all = || {
+        for (i, (name, config)) in cases.iter().enumerate() {
+            let outcome = train(config, &place.join(i.to_string()), None);
+            assert_eq!(outcome.unwrap_or_else(|e| panic!("{name}: {e:#}")), Outcome::Finished, "{name}");
+        }
+        // One process begins the first of them once more, several end it.
+        let until = (size == 1).then_some(HALF);
+        let outcome = train(&cases[0].1, &place.join("half"), until).expect("a run, or a part of one");
+        assert_eq!(matches!(outcome, Outcome::Stopped(_)), size == 1);
+    };
+    if size == 1 {
+        return all();
+    }
+    let timeout = Duration::from_secs(60);
+    let (address, port) = ("127.0.0.1".into(), number("MASTER_PORT") as u16);
+    let meeting = Meeting { rank, size, address, port, served: false, name: "it".into(), meet: timeout, timeout };
+    group::with(Rc::new(Group::join(&meeting).expect("the others are there")), all);
+}
+
+/// Trains every case with so many processes, each with so many threads.
+fn trained(place: &Path, ranks: usize, threads: usize) {
+    let port = free_port().to_string();
+    let children: Vec<Child> = (0..ranks)
+        .map(|rank| {
+            let mut command = Command::new(std::env::current_exe().expect("this program"));
+            command.args(["--exact", "distributed::n_processes_are_one_with_the_same_batch", "--nocapture"]);
+            command.env(PLACE, place).env("RANK", rank.to_string()).env("WORLD_SIZE", ranks.to_string());
+            command.env("THREADS", threads.to_string()).env("MASTER_PORT", &port);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
+        })
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().expect("a process ends");
+        assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    }
+}
+
+/// What is recorded of each step, and the variables before and after.
+struct Left {
+    metrics: Vec<(String, f64)>,
+    start: BTreeMap<String, Tensor>,
+    end: BTreeMap<String, Tensor>,
+}
+
+fn left(folder: &Path) -> Left {
+    let read = |file: &str| checkpoint::read(&folder.join(file)).expect("a file of tensors").tensors;
+    let metrics = fs::read_to_string(folder.join("metrics.csv")).expect("metrics.csv");
+    let metrics = metrics.lines().skip(1).map(|line| {
+        let fields: Vec<&str> = line.split(',').collect();
+        (format!("{} of step {}", fields[2], fields[1]), fields[3].parse().expect("a number"))
+    });
+    let end = read("checkpoints/last.safetensors").into_iter();
+    Left {
+        metrics: metrics.collect(),
+        start: read("start.safetensors").into_iter().collect(),
+        end: end.filter_map(|(name, x)| Some((name.strip_prefix("model.")?.to_string(), x))).collect(),
+    }
+}
+
+/// The greatest of each number of [`Apart`] that is taken for rounding.
+const METRICS: f64 = 2e-3;
+const MOVED: f64 = 3e-3;
+const WORST: f64 = 5e-2;
+/// What is to lie outside.
+const CONTROL: &str = "simclr/cpu train.batch_norm=local";
+
+/// How far two trainings from one start are apart.
+#[derive(Debug, Default)]
+struct Apart {
+    /// The greatest difference of a loss or a part, over its size or 1.
+    metrics: f64,
+    /// The distance of all variables, over how far they moved.
+    moved: f64,
+    /// The greatest of one variable alone, over how far it moved or, if it hardly did, a share of how far all did.
+    worst: f64,
+    which: String,
+}
+
+fn norm(x: &Tensor) -> f64 {
+    x.to_kind(Kind::Double).norm().double_value(&[])
+}
+
+fn apart(one: &Left, other: &Left) -> Apart {
+    let mut apart = Apart::default();
+    assert_eq!(one.metrics.len(), other.metrics.len());
+    for ((name, a), (same, b)) in one.metrics.iter().zip(&other.metrics) {
+        assert_eq!(name, same);
+        apart.metrics = apart.metrics.max((a - b).abs() / a.abs().max(1.0));
+    }
+    let floating = |x: &&String| one.start[*x].is_floating_point();
+    let names: Vec<&String> = one.start.keys().filter(floating).collect();
+    let of = |name: &String| {
+        let before = one.start[name].to_kind(Kind::Double);
+        let [a, b] = [one, other].map(|left| left.end[name].to_kind(Kind::Double) - &before);
+        (norm(&a), norm(&(&a - &b)), before.numel() as f64)
+    };
+    let all: Vec<(f64, f64, f64)> = names.iter().map(|name| of(name)).collect();
+    let total = |i: usize| all.iter().map(|x| [x.0, x.1][i].powi(2)).sum::<f64>().sqrt();
+    apart.moved = total(1) / total(0);
+    let count: f64 = all.iter().map(|x| x.2).sum();
+    for (name, (moved, away, n)) in names.iter().zip(&all) {
+        let error = away / moved.max(1e-2 * total(0) * (n / count).sqrt());
+        if error > apart.worst {
+            (apart.worst, apart.which) = (error, name.to_string());
+        }
+    }
+    apart
+}
+
+/// Against what one process makes of the same four steps. All is f32: sums over a batch are rounded in another order, to
+/// about 1e-7 of themselves. Where nothing is decided that is what remains. A ReLU, the nearest negative or a cluster
+/// decide between numbers that may lie closer together than that, and of 48 images one that decides otherwise moves the
+/// gradient by a share. How much it comes to is told by one process alone, with one thread and with two, which differ in
+/// the order of sums too ([`RANKS`] prints both): as much. The last case is a control, statistics of half of the batch,
+/// and must lie outside.
+#[test]
+fn n_processes_are_one_with_the_same_batch() {
+    if let Ok(place) = std::env::var(PLACE) {
+        return child(&place);
+    }
+    let folder = temporary();
+    let place = |name: &str| folder.path().join(name);
+    let (asked, cases) = (std::env::var(RANKS).ok(), cases());
+    trained(&place("one"), 1, 1);
+    if asked.is_some() {
+        trained(&place("threads"), 1, 2);
+    }
+    let mut wrong = Vec::new();
+    for ranks in asked.as_deref().unwrap_or("2").split(',') {
+        let half = place(ranks).join("half");
+        fs::create_dir_all(half.join("checkpoints")).expect("a folder");
+        for file in ["metrics.csv", "checkpoints/last.safetensors"] {
+            fs::copy(place("one").join("half").join(file), half.join(file)).expect("a copy of half a run");
+        }
+        trained(&place(ranks), ranks.parse().expect("a number"), 1);
+        let names = cases.iter().enumerate().map(|(i, (name, _))| (i.to_string(), i.to_string(), name.clone()));
+        let resumed = ("0".into(), "half".into(), format!("{}, begun by one", cases[0].0));
+        for (of_one, of_ranks, name) in names.chain([resumed]) {
+            let one = left(&place("one").join(&of_one));
+            let found = apart(&one, &left(&place(ranks).join(of_ranks)));
+            if asked.is_some() {
+                let threads = apart(&one, &left(&place("threads").join(&of_one)));
+                let row = |x: &Apart| format!("{:.0e} | {:.0e} | {:.0e}", x.metrics, x.moved, x.worst);
+                println!("| {name} | {ranks} | {} | {} | {}", row(&found), row(&threads), found.which);
+            }
+            if (found.metrics > METRICS || found.moved > MOVED || found.worst > WORST) != (name == CONTROL) {
+                wrong.push(format!("{name} x {ranks}: {found:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// `selfsup pretrain` as the ranks of one run, by the variables that launchers set; `own` are the arguments of each.
+fn ranks(place: &Path, own: &[&[&str]]) -> Vec<Child> {
+    let port = free_port().to_string();
+    let start = |(rank, own): (usize, &&[&str])| {
+        let arguments = [&["--threads", "1", "pretrain", "simclr/cpu", "--out", "run"][..], &SHORT, own].concat();
+        let mut command = program(place, &arguments);
+        command.env("RANK", rank.to_string()).env("WORLD_SIZE", "2").env("MASTER_ADDR", "127.0.0.1");
+        command.env("MASTER_PORT", &port).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("the program starts")
+    };
+    own.iter().enumerate().map(start).collect()
+}
+
+/// The one line of an error with which a process must have ended.
+fn last_words(child: Child) -> String {
+    let output = child.wait_with_output().expect("a process ends");
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let errors: Vec<&str> = told.lines().filter(|line| line.starts_with("error:")).collect();
+    assert_eq!(errors.len(), 1, "{told}");
+    assert!(!told.contains("panicked") && !told.contains("internal error") && !told.contains(".cc"), "{told}");
+    errors[0].into()
+}
+
+#[test]
+fn launched_processes_train_one_run_and_one_of_them_tells() {
+    let place = temporary();
+    let place = place.path();
+    // By plain momentum, as in the test above.
+    let plain = ["train.precision=f32", "train.optimiser={name='sgd',rate=0.002,per=0}"];
+    let train = |out| [&["pretrain", "simclr/cpu", "--out", out][..], &SHORT, &plain].concat();
+    let launched = [&["--threads", "1", "launch", "-n", "2", "--"][..], &train("two")].concat();
+    let told = succeeds(place, &launched);
+    assert_eq!(told.matches("knn").count(), 1, "{told}");
+    succeeds(place, &[&["--threads", "1"][..], &train("one")].concat());
+    let losses = |run: &str| -> Vec<f64> {
+        let metrics = fs::read_to_string(place.join(run).join("metrics.csv")).expect("metrics.csv");
+        let losses = metrics.lines().filter_map(|line| line.split_once(",loss,"));
+        losses.map(|(_, value)| value.parse().expect("a number")).collect()
+    };
+    let (one, two) = (losses("one"), losses("two"));
+    assert_eq!((one.len(), two.len()), (6, 6));
+    assert!(one.iter().zip(&two).all(|(a, b)| (a - b).abs() / a < METRICS), "{one:?} {two:?}");
+    // A finished run is told again, by any number of processes.
+    assert_eq!(succeeds(place, &launched), told);
+}
+
+#[test]
+fn a_killed_process_ends_the_other_in_words_and_another_number_goes_on() {
+    let place = temporary();
+    let place = place.path();
+    let long = ["train.epochs=60", "train.warmup=0"];
+    let mut children = ranks(place, &[&long, &long]);
+    let checkpoint = place.join("run/checkpoints/last.safetensors");
+    let started = Instant::now();
+    while !checkpoint.exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    children[1].kill().expect("it can be killed");
+    let _ = children.remove(1).wait();
+    let killed = Instant::now();
+    let told = last_words(children.remove(0));
+    assert!(told.contains("rank 0 of 2 lost the other processes") && told.contains("last checkpoint"), "{told}");
+    assert!(killed.elapsed() < Duration::from_secs(20), "it took {:?}", killed.elapsed());
+
+    let again = [&["--threads", "1", "pretrain", "simclr/cpu", "--out", "run"][..], &SHORT, &long].concat();
+    let output = program(place, &again).output().expect("the program starts");
+    let told = text(&output.stderr);
+    assert!(output.status.success() && told.contains("goes on at step"), "{told}");
+    assert!(place.join("run/DONE").exists());
+}
+
+#[test]
+fn processes_that_differ_or_do_not_come_are_told() {
+    let place = temporary();
+    let place = place.path();
+    for child in ranks(place, &[&[], &["train.optimiser.rate=0.01"]]) {
+        let told = last_words(child);
+        assert!(told.contains("rank 1 of 2 trains the configuration") && told.contains("the same command"), "{told}");
+    }
+    let started = Instant::now();
+    let told = last_words(ranks(place, &[&["--timeout", "2"]]).remove(0));
+    assert!(told.contains("rank 0 of 2 did not meet the others") && told.contains("--timeout"), "{told}");
+    assert!(started.elapsed() < Duration::from_secs(20));
+}
