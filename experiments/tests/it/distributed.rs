@@ -296,8 +296,9 @@ fn last_words(child: Child) -> String {
 fn launched_processes_train_one_run_and_one_of_them_tells() {
     let place = temporary();
     let place = place.path();
-    // By plain momentum, as in the test above.
-    let plain = ["train.precision=f32", "train.optimiser={name='sgd',rate=0.002,per=0}"];
+    // By plain momentum, as in the test above, and by short steps: at ten times the rate the loss rises, and one process
+    // with two threads leaves one with one thread as far behind as two processes do.
+    let plain = ["train.precision=f32", "train.optimiser={name='sgd',rate=0.0002,per=0}"];
     let train = |out| [&["pretrain", "simclr/cpu", "--out", out][..], &SHORT, &plain].concat();
     let launched = [&["--threads", "1", "launch", "-n", "2", "--"][..], &train("two")].concat();
     let told = succeeds(place, &launched);
