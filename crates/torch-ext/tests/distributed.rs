@@ -118,7 +118,7 @@ fn gradients_pass_through_gathers_and_sums() {
             let gathered = group.gather(&z).expect("a gather");
             let mut part = loss(&z, &gathered, &own(&group, &c), &parts[1], &parts[2]);
             if group.rank() == 1 {
-                part = part + half.sum(None);
+                part += half.sum(None);
             }
             if let Some(reducer) = &reducer {
                 reducer.prepare(&part).expect("ready");
