@@ -251,11 +251,13 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
             return Ok(ExitCode::from(distributed::launch(processes, &all, &*stop_flag()?)?));
         }
         Command::Features { ref run, ref split, ref out } => {
+            distributed::alone("features")?;
             for path in features::write(run, split, out.as_deref(), &machine()?)? {
                 println!("{}", path.display());
             }
         }
         Command::Generate { ref run, ref captions, ref out } => {
+            distributed::alone("generate")?;
             println!("{}", generation::draw(run, captions, out.as_deref(), &machine()?)?.display());
         }
         Command::Compare { ref study, ref overrides, ref out, ref resume, dry_run, estimate, shard } => {

@@ -111,11 +111,12 @@ pub fn average(x: &Tensor) -> Tensor {
 }
 
 /// A mean over `count` entries of this rank, where others have another number: weighed so that the mean over the ranks is
-/// the mean over all entries.
-pub fn share(mean: &Tensor, count: i64) -> Tensor {
+/// the mean over all entries. Without a group nobody counts, which may mean waiting for a device.
+pub fn share(mean: &Tensor, count: impl FnOnce() -> i64) -> Tensor {
     let Some(group) = current() else { return mean.shallow_clone() };
-    let all = no_grad(|| group.sum(&Tensor::from_slice(&[count as f64]))).expect("numbers can be added");
-    mean * (count as f64 * group.size() as f64 / all.double_value(&[0]).max(1.0))
+    let count = count() as f64;
+    let all = no_grad(|| group.sum(&Tensor::from_slice(&[count]))).expect("numbers can be added");
+    mean * (count * group.size() as f64 / all.double_value(&[0]).max(1.0))
 }
 
 /// Batch normalisation of [B, C, ..] by the statistics of the batch, over all ranks unless [`Norms::Local`] is in force;

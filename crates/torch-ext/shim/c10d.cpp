@@ -26,7 +26,6 @@
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
-#include <torch/csrc/distributed/c10d/reducer.hpp>
 
 #include "shim.hpp"
 
@@ -51,7 +50,6 @@ struct Group : torch::CustomClassHolder {
   int64_t rank;
   int64_t size;
   c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo;
-  c10::intrusive_ptr<c10d::ProcessGroup> processes;
 
   std::mutex mutex;
   std::string failure;
@@ -312,12 +310,6 @@ struct BatchNorm : torch::autograd::Function<BatchNorm> {
   }
 };
 
-struct Reducer {
-  // Dropped before the group that it works in.
-  Held group;
-  std::unique_ptr<c10d::Reducer> reducer;
-};
-
 }  // namespace
 
 extern "C" {
@@ -342,9 +334,6 @@ char* sse_group_join(int64_t rank, int64_t size, const char* address, uint16_t p
     auto gloo = c10d::ProcessGroupGloo::Options::create_default(std::chrono::milliseconds(join_ms));
     group->gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(store, static_cast<int>(rank), static_cast<int>(size), gloo);
     group->gloo->setTimeout(std::chrono::milliseconds(timeout_ms));
-    group->processes = c10::make_intrusive<c10d::ProcessGroup>(store, static_cast<int>(rank), static_cast<int>(size));
-    group->processes->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::GLOO, group->gloo);
-    group->processes->setDefaultBackend(c10d::ProcessGroup::GLOO);
     *out = new Handle{std::move(group)};
   });
 }
@@ -456,42 +445,6 @@ char* sse_group_average_gradients(const Handle* handle, List list) {
       }
     });
   });
-}
-
-// Averages gradients from now on while backward runs, bucket by bucket.
-char* sse_reducer_new(const Handle* handle, List list, Reducer** out) {
-  return guarded([&] {
-    constexpr size_t FIRST = 1 << 20, CAP = 25 << 20; // torch's own sizes of buckets
-    const auto params = list.tensors();
-    auto [buckets, limits] = c10d::compute_bucket_assignment_by_size(params, {FIRST, CAP});
-    // Gradients come in about the reverse order of the parameters.
-    std::reverse(buckets.begin(), buckets.end());
-    auto made = std::make_unique<Reducer>();
-    made->group = handle->group;
-    made->reducer = std::make_unique<c10d::Reducer>(
-        params, buckets, handle->group->processes, std::vector<bool>(params.size(), false), CAP,
-        /*find_unused_parameters=*/true, /*gradient_as_bucket_view=*/false,
-        std::unordered_map<size_t, std::string>(), FIRST, /*skip_all_reduce_unused_params=*/false,
-        /*use_python_reducer=*/false, std::vector<int64_t>());
-    *out = made.release();
-  });
-}
-
-char* sse_reducer_prepare(Reducer* reducer, const at::Tensor* loss) {
-  return guarded([&] {
-    reducer->group->attempt([&] {
-      reducer->reducer->prepare_for_forward();
-      reducer->reducer->prepare_for_backward({*loss});
-    });
-  });
-}
-
-void sse_reducer_drop(Reducer* reducer) {
-  free(guarded([&] {
-    reducer->reducer->remove_autograd_hooks();
-    reducer->reducer.reset();
-    delete reducer;
-  }));
 }
 
 }  // extern "C"

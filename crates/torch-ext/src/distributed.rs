@@ -5,14 +5,13 @@
 //! failure a group does nothing more, and every call gives that failure again.
 
 use crate::ffi::{
-    List, RawGroup, RawReducer, check, sse_group_average_gradients, sse_group_batch_norm, sse_group_broadcast,
-    sse_group_exchange, sse_group_failure, sse_group_gather, sse_group_join, sse_group_leave, sse_group_reduce,
-    sse_group_sum, sse_reducer_drop, sse_reducer_new, sse_reducer_prepare,
+    List, RawGroup, check, sse_group_average_gradients, sse_group_batch_norm, sse_group_broadcast, sse_group_exchange,
+    sse_group_failure, sse_group_gather, sse_group_join, sse_group_leave, sse_group_reduce, sse_group_sum,
 };
 use anyhow::{Context, Result, ensure};
 use std::ffi::CString;
 use std::time::Duration;
-use tch::{Device, Tensor};
+use tch::Tensor;
 use torch_sys::C_tensor;
 
 /// Where and as what a process meets the others.
@@ -219,46 +218,4 @@ pub struct RunningMoments<'a> {
     pub variance: &'a Tensor,
     /// The weight of the batch.
     pub momentum: f64,
-}
-
-/// Averages the gradients of variables over the ranks while backward runs: torch's `DistributedDataParallel` without the
-/// module. For variables in the CPU's memory.
-pub struct Reducer<'a> {
-    raw: *mut RawReducer,
-    group: &'a Group,
-}
-
-impl<'a> Reducer<'a> {
-    /// For the variables of one network, in the order in which they are used.
-    ///
-    /// # Errors
-    /// If there is none, one is on another device, or the ranks' lists differ.
-    pub fn new(group: &'a Group, variables: &[Tensor]) -> Result<Reducer<'a>> {
-        ensure!(!variables.is_empty(), "there is no variable whose gradients could be averaged");
-        ensure!(
-            variables.iter().all(|x| x.device() == Device::Cpu),
-            "gradients are averaged during backward on the CPU alone"
-        );
-        let mut raw = std::ptr::null_mut();
-        // SAFETY: group and list outlive the call; on success the shim has written a handle that is ours.
-        unsafe { check(sse_reducer_new(group.raw, List::new(variables).raw(), &mut raw)) }?;
-        Ok(Reducer { raw, group })
-    }
-
-    /// Before each backward pass, of the loss that it starts from.
-    ///
-    /// # Errors
-    /// If an earlier pass did not end, or the group failed before.
-    pub fn prepare(&self, loss: &Tensor) -> Result<()> {
-        debug_assert!(self.group.size > 0);
-        // SAFETY: the handle is alive and the tensor outlives the call.
-        unsafe { check(sse_reducer_prepare(self.raw, loss.as_ptr())) }
-    }
-}
-
-impl Drop for Reducer<'_> {
-    fn drop(&mut self) {
-        // SAFETY: the handle came from the shim and is used no more; the group outlives it.
-        unsafe { sse_reducer_drop(self.raw) }
-    }
 }

@@ -1,14 +1,14 @@
 //! N processes train as one with the same batch, and end in words when one of them is lost.
 
 use crate::command_line::{SHORT, program, succeeds, temporary, text};
-use crate::{CPU, dataset, methods, small};
+use crate::{methods, small, train_on};
 use anyhow::Result;
 use selfsup_core::group::{self, Group, Meeting};
+use selfsup_core::store::Store;
 use selfsup_core::{Kind, Tensor};
 use selfsup_experiments::config::RunConfig;
-use selfsup_experiments::first_stage;
-use selfsup_experiments::run::{Machine, build, recipes, training_samples};
-use selfsup_train::{Event, Outcome, Run, checkpoint, fit};
+use selfsup_experiments::run::Machine;
+use selfsup_train::{Event, Outcome, checkpoint};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::net::TcpListener;
@@ -77,36 +77,22 @@ fn cases() -> Vec<(String, RunConfig)> {
 /// Trains in `folder` from the checkpoint that is there, up to a step or to the end, and leaves the weights before the
 /// first step beside the checkpoint.
 fn train(config: &RunConfig, folder: &Path, until: Option<u64>) -> Result<Outcome> {
-    let stop = AtomicBool::new(false);
-    let data = dataset(config);
-    let mut subject = build(config, first_stage::planned(config)?.as_ref(), &data, CPU)?;
-    let recipes = recipes(config, &*subject.method);
-    if group::rank() == 0 {
+    let begin = |store: &Store| {
+        if group::rank() > 0 {
+            return Ok(());
+        }
         fs::create_dir_all(folder)?;
         let start: Vec<(String, Tensor)> =
-            subject.store.variables().into_iter().map(|v| (v.name, v.tensor.detach().copy())).collect();
-        checkpoint::write(&folder.join("start.safetensors"), &start, HashMap::new())?;
-    }
-    let run = Run {
-        method: &mut *subject.method,
-        store: &subject.store,
-        samples: training_samples(&data),
-        recipes: &recipes,
-        size: subject.shape.size() as usize,
-        normalisation: &data.normalisation,
-        config: &config.train,
-        seed: config.seed,
-        folder,
-        identity: "one",
-        stop: &stop,
-        resume: true,
+            store.variables().into_iter().map(|v| (v.name, v.tensor.detach().copy())).collect();
+        checkpoint::write(&folder.join("start.safetensors"), &start, HashMap::new())
     };
-    fit(run, &mut |event| {
+    let observe = |event: Event<'_>, stop: &AtomicBool| {
         if let Event::Step { at, .. } = event {
             stop.store(until == Some(at.step), Ordering::Relaxed);
         }
         Ok(())
-    })
+    };
+    Ok(train_on(config, (folder, "one"), begin, observe)?.0)
 }
 
 /// One process of several, as this program starts itself.

@@ -24,14 +24,18 @@ mod resume;
 mod watching;
 mod weights;
 
-use selfsup_core::Device;
 use selfsup_core::method::Entry;
+use selfsup_core::store::Store;
+use selfsup_core::{Device, Tensor};
 use selfsup_datasets::Dataset;
 use selfsup_experiments::config::{RunConfig, parse_override};
 use selfsup_experiments::preset::PRESETS;
 use selfsup_experiments::registry::METHODS;
-use selfsup_experiments::run::Machine;
+use selfsup_experiments::run::{Machine, build, recipes, training_samples};
+use selfsup_train::{Event, Outcome, Run, fit};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use toml::Table;
 
@@ -91,6 +95,37 @@ fn dataset(config: &RunConfig) -> Dataset {
 
 /// The methods' variables live where the tests run.
 const CPU: Device = Device::Cpu;
+
+/// Trains in `folder`, on new variables, from the checkpoint that is there; `begin` sees the variables first, `observe` may
+/// ask to stop. Gives the variables at the end of training.
+fn train_on(
+    config: &RunConfig,
+    (folder, identity): (&Path, &str),
+    begin: impl FnOnce(&Store) -> anyhow::Result<()>,
+    mut observe: impl FnMut(Event<'_>, &AtomicBool) -> anyhow::Result<()>,
+) -> anyhow::Result<(Outcome, BTreeMap<String, Tensor>)> {
+    let data = dataset(config);
+    let mut subject = build(config, selfsup_experiments::first_stage::planned(config)?.as_ref(), &data, CPU)?;
+    begin(&subject.store)?;
+    let recipes = recipes(config, &*subject.method);
+    let stop = AtomicBool::new(false);
+    let run = Run {
+        method: &mut *subject.method,
+        store: &subject.store,
+        samples: training_samples(&data),
+        recipes: &recipes,
+        size: subject.shape.size() as usize,
+        normalisation: &data.normalisation,
+        config: &config.train,
+        seed: config.seed,
+        folder,
+        identity,
+        stop: &stop,
+        resume: true,
+    };
+    let outcome = fit(run, &mut |event| observe(event, &stop))?;
+    Ok((outcome, subject.store.variables().into_iter().map(|v| (v.name, v.tensor)).collect()))
+}
 
 /// The folder of the workspace.
 fn workspace() -> PathBuf {

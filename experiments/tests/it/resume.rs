@@ -1,12 +1,11 @@
 //! An interrupted run ends in the bits of an uninterrupted one.
 
-use crate::{CPU, dataset, machine, methods, small};
+use crate::{dataset, machine, methods, small, train_on};
 use anyhow::{Result, bail};
 use selfsup_core::Tensor;
 use selfsup_experiments::config::RunConfig;
-use selfsup_experiments::first_stage;
-use selfsup_experiments::run::{Folder, build, execute, recipes, training_samples};
-use selfsup_train::{Event, Outcome, Run, checkpoint, fit};
+use selfsup_experiments::run::{Folder, execute};
+use selfsup_train::{Event, Outcome, checkpoint};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -29,25 +28,7 @@ fn part(
     identity: &str,
     until: Until,
 ) -> Result<(Outcome, BTreeMap<String, Tensor>)> {
-    let data = dataset(config);
-    let mut subject = build(config, first_stage::planned(config)?.as_ref(), &data, CPU)?;
-    let recipes = recipes(config, &*subject.method);
-    let stop = AtomicBool::new(false);
-    let run = Run {
-        method: &mut *subject.method,
-        store: &subject.store,
-        samples: training_samples(&data),
-        recipes: &recipes,
-        size: subject.shape.size() as usize,
-        normalisation: &data.normalisation,
-        config: &config.train,
-        seed: config.seed,
-        folder,
-        identity,
-        stop: &stop,
-        resume: true,
-    };
-    let outcome = fit(run, &mut |event| {
+    let observe = |event: Event<'_>, stop: &AtomicBool| {
         match (event, until) {
             (Event::Step { at, .. }, Until::Stop(step)) if at.step == step => stop.store(true, Ordering::Relaxed),
             (Event::Step { at, .. }, Until::Killed(step)) if at.step == step => bail!("killed"),
@@ -55,8 +36,8 @@ fn part(
             _ => {}
         }
         Ok(())
-    })?;
-    Ok((outcome, subject.store.variables().into_iter().map(|v| (v.name, v.tensor)).collect()))
+    };
+    train_on(config, (folder, identity), |_| Ok(()), observe)
 }
 
 fn same(name: &str, how: &str, a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>) {

@@ -78,7 +78,7 @@ impl Method for Bert {
     fn loss(&mut self, batch: &Batch, _at: Progress) -> Loss {
         let mask = self.mask(batch);
         let p = self.predict(&mask, self.config.dropout); // [M, V], one row a chosen place
-        let mean = |of: Tensor| share(&of, p.size()[0]); // over the chosen places of all ranks
+        let mean = |of: Tensor| share(&of, || p.size()[0]); // over the chosen places of all ranks
         Loss::new(mean(cross_entropy(&p, &mask.targets))).with("masked_accuracy", mean(accuracy(&p, &mask.targets)))
     }
 

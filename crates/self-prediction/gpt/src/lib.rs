@@ -77,7 +77,7 @@ impl Method for Gpt {
         let u = self.tokens(&batch.views[0].x); // [B, T]
         let targets = self.targets(&u);
         let loss = next_token_loss(&self.logits(&u, self.config.dropout), &targets);
-        Loss::new(share(&loss, targets.ne(PADDING).sum(Kind::Int64).int64_value(&[])))
+        Loss::new(share(&loss, || targets.ne(PADDING).sum(Kind::Int64).int64_value(&[])))
     }
 
     /// None: a window is cut by chance, and an image's codes are those of the plain image.

@@ -109,7 +109,7 @@ impl Method for NextStep {
             }
             Head::Regression(g, _) => {
                 let errors = errors(&self.forecast(g, &x), &x.patches, &x.whole);
-                Loss::new(share(&mean(&errors), errors.numel() as i64))
+                Loss::new(share(&mean(&errors), || errors.numel() as i64))
             }
         }
     }
