@@ -10,7 +10,7 @@ use crate::registry::{RANDOM, SUPERVISED, did_you_mean};
 use crate::study::{Place, execute_all, overlay, take_name};
 use anyhow::{Context, Result, bail, ensure};
 use list::SETTINGS;
-use selfsup_report::claims;
+use selfsup_report::claims::{self, LOOKS, Verdict};
 use selfsup_report::file::write_whole;
 use selfsup_report::html::Page;
 use selfsup_report::metrics;
@@ -20,6 +20,7 @@ use selfsup_report::table::Listing;
 use serde::Deserialize;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use toml::Table;
 
@@ -46,6 +47,7 @@ pub struct Claim {
     pub trust: String,
     /// Of [`CLASSES`]; runs of a class share the settings of `claims/settings.toml`.
     pub class: String,
+    /// Of its first look; [`Claim::every_seed`] has those of the second too.
     pub seeds: Vec<u64>,
     /// Changes to the configuration of every arm.
     #[serde(default)]
@@ -115,7 +117,7 @@ enum Side {
     Arm(String),
 }
 
-/// An arm resolved: its name and the configuration of each seed.
+/// An arm resolved: its name and the configuration of each seed of both looks.
 struct Arm {
     name: String,
     configs: Vec<RunConfig>,
@@ -200,6 +202,12 @@ impl Arm {
 }
 
 impl Claim {
+    /// The seeds of its first look, and as many more for a second where those decide nothing.
+    fn every_seed(&self) -> Vec<u64> {
+        let next = self.seeds.iter().max().map_or(0, |last| last + 1);
+        self.seeds.iter().copied().chain((next..).take(self.seeds.len())).collect()
+    }
+
     fn arms(&self) -> Result<Vec<Arm>> {
         let settings: Table = SETTINGS.parse().context("in claims/settings.toml")?;
         let mut common = match settings.get(&self.class) {
@@ -216,42 +224,43 @@ impl Claim {
             ensure!(arms.iter().all(|other| other.name != name), "two arms are called `{name}`");
             let config = RunConfig::resolve(&method, &[common.clone(), arm]);
             let config = config.with_context(|| format!("in the arm `{name}`"))?;
-            let configs = self.seeds.iter().map(|&seed| RunConfig { seed, ..config.clone() }).collect();
+            let configs = self.every_seed().into_iter().map(|seed| RunConfig { seed, ..config.clone() }).collect();
             arms.push(Arm { name, configs });
         }
         Ok(arms)
     }
 
-    /// The configurations of all its runs, seed by seed.
+    /// The configurations of the runs of its first look and of its second, seed by seed.
     ///
     /// # Errors
     /// If one cannot be resolved.
-    pub fn runs(&self) -> Result<Vec<RunConfig>> {
-        let arms = self.arms()?;
-        Ok((0..self.seeds.len()).flat_map(|seed| arms.iter().map(move |arm| arm.configs[seed].clone())).collect())
+    pub fn runs(&self) -> Result<[Vec<RunConfig>; LOOKS]> {
+        let (arms, n) = (self.arms()?, self.seeds.len());
+        let of = |seeds: Range<usize>| seeds.flat_map(|seed| arms.iter().map(move |arm| arm.configs[seed].clone()));
+        Ok([of(0..n).collect(), of(n..2 * n).collect()])
     }
 
-    /// What the runs say of it; none while one of them has not been run.
+    /// What the runs say of it; none while one of its first look has not been run.
     fn found(&self, runs: &Runs) -> Result<Option<claims::Claim>> {
-        let arms = self.arms()?;
-        if !arms.iter().flat_map(|arm| &arm.configs).all(|config| runs.of(config).is_some()) {
-            return Ok(None);
-        }
+        let (arms, n) = (self.arms()?, self.seeds.len());
+        let ended = |n: usize| arms.iter().flat_map(|arm| &arm.configs[..n]).all(|config| runs.of(config).is_some());
+        let looks: Vec<usize> = [n, 2 * n].into_iter().take_while(|&n| ended(n)).collect();
+        let Some(&seeds) = looks.last() else { return Ok(None) };
+        let every_seed = self.every_seed();
         let mut notes: Vec<String> = Vec::new();
         let mut value = |arm: &str, metric: &str, seed: usize| -> Option<f64> {
             let arm = arms.iter().find(|a| a.name == arm).expect("rules name arms that there are");
             let found = runs.value(&arm.configs[seed], metric);
-            let why = found.as_ref().err().map(|why| format!("`{}`, seed {}: {why:#}.", arm.name, self.seeds[seed]));
+            let why = found.as_ref().err().map(|why| format!("`{}`, seed {}: {why:#}.", arm.name, every_seed[seed]));
             notes.extend(why.filter(|why| !notes.contains(why)));
             found.ok()
         };
         let mut rules = Vec::new();
         let mut scores: Vec<(String, String, Vec<f64>)> = Vec::new();
         for rule in &self.rules {
-            let seeds = self.seeds.len();
             let of_seed = |seed| rule.difference(|arm, metric| value(arm, metric, seed));
-            let differences = (0..seeds).filter_map(of_seed).collect();
-            rules.push(claims::Rule { text: rule.text(), by: rule.by(), differences, seeds, ranked: rule.ranked() });
+            let differences = (0..seeds).map(of_seed).collect();
+            rules.push(claims::Rule { text: rule.text(), by: rule.by(), differences, ranked: rule.ranked() });
             for (arm, metric) in rule.used() {
                 if scores.iter().all(|(a, m, _)| (a, m) != (&arm, &metric)) {
                     let values = (0..seeds).filter_map(|seed| value(&arm, &metric, seed)).collect();
@@ -267,6 +276,7 @@ impl Claim {
             class: self.class.clone(),
             command: format!("selfsup claim {}", self.name),
             rules,
+            looks,
             scores,
             notes,
         }))
@@ -347,7 +357,45 @@ struct Runs<'a> {
     ended: HashMap<String, Result<Vec<Row>, String>>,
 }
 
-impl Runs<'_> {
+impl<'a> Runs<'a> {
+    /// The runs of these claims that have ended well in this folder.
+    fn finished(claims: &[Claim], folder: &'a Path) -> Result<Runs<'a>> {
+        let mut ended = HashMap::new();
+        for config in runs(claims)? {
+            let id = config.run_id()?;
+            if folder.join(&id).join("DONE").exists() {
+                let rows = results::read(&folder.join(&id).join("results.csv"))?;
+                ended.insert(id, Ok(rows));
+            }
+        }
+        Ok(Runs { folder, ended })
+    }
+
+    /// What they say of the claims whose runs have ended, each by its place among them.
+    fn found(&self, claims: &[Claim]) -> Result<Vec<(usize, claims::Claim)>> {
+        let found = |claim: &Claim| claim.found(self).with_context(|| format!("the claim {}", claim.id));
+        let found = claims.iter().enumerate().map(|(i, claim)| Ok(found(claim)?.map(|found| (i, found))));
+        found.filter_map(Result::transpose).collect()
+    }
+
+    /// The runs of all first looks and, of claims that those leave undecided, of second ones.
+    fn due(&self, claims: &[Claim]) -> Result<HashSet<String>> {
+        let (places, found): (Vec<usize>, Vec<claims::Claim>) = self.found(claims)?.into_iter().unzip();
+        let mut looks = vec![1; claims.len()];
+        for ((i, found), judged) in places.into_iter().zip(&found).zip(claims::judge(&found)) {
+            if judged.verdict == Verdict::Inconclusive && found.is_whole() {
+                looks[i] = LOOKS;
+            }
+        }
+        let mut due = HashSet::new();
+        for (claim, looks) in claims.iter().zip(looks) {
+            for config in claim.runs()?.iter().take(looks).flatten() {
+                due.insert(config.run_id()?);
+            }
+        }
+        Ok(due)
+    }
+
     fn of(&self, config: &RunConfig) -> Option<&Result<Vec<Row>, String>> {
         self.ended.get(&config.run_id().ok()?)
     }
@@ -375,21 +423,29 @@ impl Runs<'_> {
     }
 }
 
-/// The configurations of all runs of these claims, each once.
+/// The configurations of all runs of these claims, each once: those of all first looks, then those of second ones.
 ///
 /// # Errors
 /// If one cannot be resolved.
 pub fn runs(claims: &[Claim]) -> Result<Vec<RunConfig>> {
+    let looks = claims.iter().map(Claim::runs).collect::<Result<Vec<_>>>()?;
     let mut known = HashSet::new();
     let mut configs = Vec::new();
-    for claim in claims {
-        for config in claim.runs()? {
-            if known.insert(config.run_id()?) {
-                configs.push(config);
-            }
+    for config in (0..LOOKS).flat_map(|look| looks.iter().flat_map(move |runs| &runs[look])) {
+        if known.insert(config.run_id()?) {
+            configs.push(config.clone());
         }
     }
     Ok(configs)
+}
+
+/// The names of the runs that are to be made, done or not, by what has come of those in this folder: those of all first
+/// looks and, of claims that those leave undecided, those of second ones.
+///
+/// # Errors
+/// If a configuration cannot be resolved, or a finished run not read.
+pub fn due(claims: &[Claim], folder: &Path) -> Result<HashSet<String>> {
+    Runs::finished(claims, folder)?.due(claims)
 }
 
 /// Verdicts, and what they rest on.
@@ -402,7 +458,8 @@ pub struct Judged {
     pub failed: Vec<String>,
 }
 
-/// Runs what is not done yet of all arms and judges together the claims whose runs are done.
+/// Runs what is not done yet of all arms and judges together the claims whose runs are done: first all on their own seeds,
+/// then those that these leave undecided on as many more.
 ///
 /// Runs lie in the place's folder by their configuration, so that claims share them; claims.csv, claims.md, claims.html
 /// and results.csv in its folder `name`. A run that fails costs the claims that need it their verdict, and no other.
@@ -414,20 +471,30 @@ pub fn judge(wanted: &[Claim], name: &str, place: &Place) -> Result<Judged> {
     fs::create_dir_all(&folder).with_context(|| format!("{}: could not be made", folder.display()))?;
     let mut runs = Runs { folder: place.folder, ended: HashMap::new() };
     let (mut rows, mut failed): (Vec<Row>, Vec<String>) = (Vec::new(), Vec::new());
-    let complete = execute_all(&self::runs(wanted)?, place, |config, end| {
-        let end = end.map_err(|why| message::one_line(&why));
-        match &end {
-            Ok(scores) => rows.extend(scores.iter().cloned()),
-            Err(why) => {
-                eprintln!("error: {why}; going on without it");
-                failed.push(why.clone());
-            }
+    let all = self::runs(wanted)?;
+    let mut complete = true;
+    while complete {
+        let due = runs.due(wanted)?;
+        let is_left =
+            |config: &&RunConfig| config.run_id().is_ok_and(|id| due.contains(&id) && !runs.ended.contains_key(&id));
+        let left: Vec<RunConfig> = all.iter().filter(is_left).cloned().collect();
+        if left.is_empty() {
+            break;
         }
-        runs.ended.insert(config.run_id()?, end);
-        results::write(&folder.join("results.csv"), &rows)
-    })?;
-    let found = wanted.iter().map(|claim| claim.found(&runs).with_context(|| format!("the claim {}", claim.id)));
-    let found: Vec<claims::Claim> = found.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        complete = execute_all(&left, place, |config, end| {
+            let end = end.map_err(|why| message::one_line(&why));
+            match &end {
+                Ok(scores) => rows.extend(scores.iter().cloned()),
+                Err(why) => {
+                    eprintln!("error: {why}; going on without it");
+                    failed.push(why.clone());
+                }
+            }
+            runs.ended.insert(config.run_id()?, end);
+            results::write(&folder.join("results.csv"), &rows)
+        })?;
+    }
+    let found: Vec<claims::Claim> = runs.found(wanted)?.into_iter().map(|(_, found)| found).collect();
     let verdicts = if found.is_empty() { None } else { Some(write(&folder, &found, &rows)?) };
     Ok(Judged { verdicts, complete, failed })
 }

@@ -269,7 +269,7 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
             if dry_run || shard.is_some() {
                 distributed::alone("a share of the runs")?;
                 let place = (out.join(&study.name), study.name.as_str());
-                return part(study.runs()?, shard, dry_run, place, resume == "auto", machine);
+                return part(shared(study.runs()?, shard)?, dry_run, place, resume == "auto", machine);
             }
             let (stop, machine) = (stop_flag()?, machine()?);
             return distributed::together(timeout, || {
@@ -304,7 +304,18 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
                 return Ok(ExitCode::SUCCESS);
             }
             if dry_run || shard.is_some() {
-                return part(claim::runs(&wanted)?, shard, dry_run, (out.join("claims"), "claims"), true, machine);
+                let (folder, mut configs) = (out.join("claims"), Vec::new());
+                let due = claim::due(&wanted, &folder)?;
+                // Shared before they are chosen: what is due changes while other processes work at their shares.
+                for config in shared(claim::runs(&wanted)?, shard)? {
+                    if due.contains(&config.run_id()?) {
+                        configs.push(config);
+                    }
+                }
+                if dry_run {
+                    eprintln!("a claim that its first seeds leave undecided takes as many runs again");
+                }
+                return part(configs, dry_run, (folder, "claims"), true, machine);
             }
             distributed::alone("a claim")?;
             return judge_claims(&wanted, class.as_deref(), out, &machine()?);
@@ -348,18 +359,22 @@ fn layers(config: Option<&Path>, overrides: &[String]) -> Result<Vec<Table>> {
     Ok(layers)
 }
 
-/// Makes the runs of one share, or prints those of all or of one; `place` is their folder and the name of their study.
+/// All runs, or a share of them.
+fn shared(configs: Vec<RunConfig>, shard: Option<Shard>) -> Result<Vec<RunConfig>> {
+    match shard {
+        Some(shard) => shard.share(configs),
+        None => Ok(configs),
+    }
+}
+
+/// Makes runs, or prints them; `place` is their folder and the name of their study.
 fn part(
-    mut configs: Vec<RunConfig>,
-    shard: Option<Shard>,
+    configs: Vec<RunConfig>,
     dry_run: bool,
     place: (PathBuf, &str),
     resume: bool,
     machine: impl FnOnce() -> Result<Machine>,
 ) -> Result<ExitCode> {
-    if let Some(shard) = shard {
-        configs = shard.share(configs)?;
-    }
     if dry_run {
         for config in configs {
             println!("{} {}", config.run_id()?, config.label());

@@ -10,8 +10,9 @@
 //! lacks the value of a seed decides nothing: seeds that are left are not a fair sample of all.
 //!
 //! A claim holds only if all its rules do, so its p-value is the largest of theirs; it fails if one of them fails, so
-//! that p-value is the smallest times their number. Over all claims that are judged together both kinds are corrected by
-//! Holm's rule.
+//! that p-value is the smallest times their number. A claim is looked at after its own seeds and, where those decide
+//! nothing, once more after twice as many: its p-value is the smallest of its looks times [`LOOKS`] (Bonferroni), whether
+//! the second was needed or not. Over all claims that are judged together both kinds are corrected by Holm's rule.
 
 use crate::figure::{Figure, Interval, file_name, intervals};
 use crate::file::write_whole;
@@ -24,6 +25,9 @@ use std::path::Path;
 
 /// How seldom a verdict may be wrong, over all claims that are judged together.
 pub const ALPHA: f64 = 0.05;
+
+/// How often a claim may be looked at.
+pub const LOOKS: usize = 2;
 
 /// What a claim says and what was found.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,6 +43,8 @@ pub struct Claim {
     /// How to run it.
     pub command: String,
     pub rules: Vec<Rule>,
+    /// After how many seeds it was looked at: its own, and twice as many if there are.
+    pub looks: Vec<usize>,
     /// What the rules are made of: (arm, metric, a value a seed).
     pub scores: Vec<(String, String, Vec<f64>)>,
     /// What a reader must know: runs that diverged.
@@ -51,47 +57,59 @@ pub struct Rule {
     /// In words and symbols.
     pub text: String,
     pub by: f64,
-    /// One a seed.
-    pub differences: Vec<f64>,
-    /// How many seeds there should be.
-    pub seeds: usize,
+    /// One a seed; none where a run has no value.
+    pub differences: Vec<Option<f64>>,
     /// Of rank correlations, over how many arms.
     pub ranked: Option<usize>,
 }
 
+impl Claim {
+    /// Whether every rule has a value of every seed: without, no number of seeds decides it.
+    pub fn is_whole(&self) -> bool {
+        self.rules.iter().all(|rule| rule.of_all(rule.differences.len()).is_some())
+    }
+}
+
 impl Rule {
-    /// The p-value that it does not hold; 1 where the mean is not large enough or a seed is missing.
-    fn p_holds(&self) -> f64 {
-        let enough = self.complete() && mean(&self.differences) >= self.by;
-        let p = match self.ranked {
-            Some(k) => rank_correlation_exceeds_chance(&self.differences, k),
-            None => exceeds(&self.differences, self.by.min(0.0)),
+    /// The p-value of its first `n` seeds that it does not hold; 1 where the mean is not large enough or a seed is missing.
+    fn p_holds(&self, n: usize) -> f64 {
+        let p = |differences: Vec<f64>| match self.ranked {
+            _ if mean(&differences) < self.by => None,
+            Some(k) => rank_correlation_exceeds_chance(&differences, k),
+            None => exceeds(&differences, self.by.min(0.0)),
         };
-        p.filter(|_| enough).unwrap_or(1.0)
+        self.of_all(n).and_then(p).unwrap_or(1.0)
     }
 
-    /// The p-value that it does not fail.
-    fn p_fails(&self) -> f64 {
-        let turned: Vec<f64> = self.differences.iter().map(|d| -d).collect();
-        exceeds(&turned, -self.by).filter(|_| self.complete()).unwrap_or(1.0)
+    /// The p-value of its first `n` seeds that it does not fail.
+    fn p_fails(&self, n: usize) -> f64 {
+        let turned = |differences: Vec<f64>| differences.iter().map(|d| -d).collect::<Vec<f64>>();
+        self.of_all(n).and_then(|differences| exceeds(&turned(differences), -self.by)).unwrap_or(1.0)
     }
 
-    fn complete(&self) -> bool {
-        self.differences.len() == self.seeds
+    /// The differences of the first `n` seeds; none if one has no value.
+    fn of_all(&self, n: usize) -> Option<Vec<f64>> {
+        self.differences[..n].iter().copied().collect()
+    }
+
+    /// The differences that there are.
+    fn values(&self) -> Vec<f64> {
+        self.differences.iter().copied().flatten().collect()
     }
 
     /// Mean and its 95 % interval by Student's t; no interval of one seed.
     pub fn mean(&self) -> (f64, Option<(f64, f64)>) {
-        let (n, mean) = (self.differences.len(), mean(&self.differences));
-        let half = sd(&self.differences).map(|sd| t_quantile(0.95, n as u64 - 1) * sd / (n as f64).sqrt());
+        let differences = self.values();
+        let (n, mean) = (differences.len(), mean(&differences));
+        let half = sd(&differences).map(|sd| t_quantile(0.95, n as u64 - 1) * sd / (n as f64).sqrt());
         (mean, half.map(|half| (mean - half, mean + half)))
     }
 
     fn ours(&self) -> String {
         match self.mean() {
-            _ if self.differences.is_empty() => "no value".into(),
+            _ if self.values().is_empty() => "no value".into(),
             (mean, Some((low, high))) => {
-                format!("{} (95 %: {} to {}, n={})", number(mean), number(low), number(high), self.differences.len())
+                format!("{} (95 %: {} to {}, n={})", number(mean), number(low), number(high), self.values().len())
             }
             (mean, None) => format!("{} (n=1)", number(mean)),
         }
@@ -137,11 +155,15 @@ pub struct Judgement {
 
 /// The verdicts on claims, corrected for how many there are.
 pub fn judge(claims: &[Claim]) -> Vec<Judgement> {
-    let holds = |claim: &Claim| claim.rules.iter().map(Rule::p_holds).fold(0.0, f64::max);
-    let fails =
-        |claim: &Claim| (claim.rules.iter().map(Rule::p_fails).fold(1.0, f64::min) * claim.rules.len() as f64).min(1.0);
-    let holds = holm(&claims.iter().map(holds).collect::<Vec<_>>());
-    let fails = holm(&claims.iter().map(fails).collect::<Vec<_>>());
+    let holds = |claim: &Claim, n| claim.rules.iter().map(|rule| rule.p_holds(n)).fold(0.0, f64::max);
+    let fails = |claim: &Claim, n| {
+        claim.rules.iter().map(|rule| rule.p_fails(n)).fold(1.0, f64::min) * claim.rules.len() as f64
+    };
+    let corrected = |p: &dyn Fn(&Claim, usize) -> f64| {
+        let best = |claim: &Claim| claim.looks.iter().map(|&n| p(claim, n)).fold(1.0, f64::min);
+        holm(&claims.iter().map(|claim| (best(claim) * LOOKS as f64).min(1.0)).collect::<Vec<_>>())
+    };
+    let (holds, fails) = (corrected(&holds), corrected(&fails));
     let verdict = |(p_holds, p_fails)| Judgement {
         p_holds,
         p_fails,
@@ -171,13 +193,14 @@ pub fn to_csv(claims: &[Claim]) -> Result<Vec<u8>> {
         for rule in &claim.rules {
             let (mean, interval) = rule.mean();
             let end = |end: fn((f64, f64)) -> f64| interval.map(end).map_or(String::new(), |x| x.to_string());
-            let mean = if rule.differences.is_empty() { String::new() } else { mean.to_string() };
+            let n = rule.values().len();
+            let mean = if n == 0 { String::new() } else { mean.to_string() };
             csv.write_record([
                 &claim.id,
                 &claim.class,
                 &claim.source,
                 &rule.text,
-                &rule.differences.len().to_string(),
+                &n.to_string(),
                 &mean,
                 &end(|x| x.0),
                 &end(|x| x.1),
@@ -217,7 +240,7 @@ pub fn listing(claims: &[Claim]) -> Listing {
         note: format!(
             "A claim is reproduced if all its rules hold, not reproduced if one fails. Rules were fixed before these \
              runs; where trial runs had shown the sign before that, the claim says so. Tests are one-sided t tests of the \
-             rules' values over seeds, corrected by Holm's rule for {} claims at {ALPHA}: p of a claim that is not \
+             rules' values over seeds, corrected for {LOOKS} looks and by Holm's rule for {} claims at {ALPHA}: p of a claim that is not \
              reproduced is that of its failing, of every other that of its holding. Inconclusive: these seeds decide \
              neither.",
             claims.len()
@@ -257,9 +280,9 @@ pub fn card(claim: &Claim, judged: &Judgement) -> Result<Card> {
 
 /// The differences of a claim's rules; none where no run ended well.
 fn figure(claim: &Claim) -> Result<Option<Figure>> {
-    let drawn = claim.rules.iter().filter(|rule| !rule.differences.is_empty()).map(|rule| Interval {
+    let drawn = claim.rules.iter().filter(|rule| !rule.values().is_empty()).map(|rule| Interval {
         title: rule.text.clone(),
-        values: rule.differences.clone(),
+        values: rule.values(),
         interval: rule.mean().1,
         threshold: rule.by,
     });

@@ -6,11 +6,11 @@ fn claim(id: &str, rules: &[(f64, &[f64])]) -> Claim {
     let rule = |(by, differences): &(f64, &[f64])| Rule {
         text: "a − b".into(),
         by: *by,
-        differences: differences.to_vec(),
-        seeds: differences.len(),
+        differences: differences.iter().copied().map(Some).collect(),
         ranked: None,
     };
-    Claim { id: id.into(), rules: rules.iter().map(rule).collect(), ..Claim::default() }
+    let seeds = rules[0].1.len();
+    Claim { id: id.into(), rules: rules.iter().map(rule).collect(), looks: vec![seeds], ..Claim::default() }
 }
 
 const CLEAR: [f64; 5] = [0.031, 0.029, 0.03, 0.032, 0.028];
@@ -42,18 +42,35 @@ fn a_claim_holds_if_all_its_rules_do_and_fails_if_one_does() {
 
 #[test]
 fn a_missing_seed_decides_nothing() {
-    let mut holds = claim("x", &[(0.02, &CLEAR)]);
-    holds.rules[0].seeds = 6;
-    let mut fails = claim("x", &[(0.02, &BELOW)]);
-    fails.rules[0].seeds = 6;
-    for claim in [holds, fails] {
+    for values in [&CLEAR, &BELOW] {
+        let mut claim = claim("x", &[(0.02, values)]);
+        claim.rules[0].differences.push(None);
+        claim.looks = vec![6];
         assert_eq!(judge(&[claim])[0].verdict, Verdict::Inconclusive);
     }
 }
 
 #[test]
+fn a_second_look_is_paid_for_by_both() {
+    let looks = |seeds: &[f64], looks: &[usize]| {
+        let mut claim = claim("x", &[(0.02, seeds)]);
+        claim.looks = looks.to_vec();
+        judge(&[claim])[0]
+    };
+    let ten: Vec<f64> = [VAGUE, CLEAR.map(|x| 1.5 * x)].concat();
+    let (first, second) = (looks(&ten, &[5]), looks(&ten, &[10]));
+    assert_eq!((first.verdict, second.verdict), (Verdict::Inconclusive, Verdict::Reproduced));
+    assert_eq!(looks(&ten, &[5, 10]).p_holds, second.p_holds);
+    // What the first look has found is not lost by the second, and is no cheaper for there being none.
+    let ten: Vec<f64> = [CLEAR, VAGUE].concat();
+    assert_eq!(looks(&ten, &[5, 10]).p_holds, looks(&ten, &[5]).p_holds);
+    let one_sided = selfsup_report::statistics::exceeds(&CLEAR, 0.0).expect("a p-value");
+    assert!((looks(&ten, &[5]).p_holds - 2.0 * one_sided).abs() < 1e-15);
+}
+
+#[test]
 fn rank_correlations_are_held_against_chance() {
-    // Five orders of three arms that are all as claimed: of 6^5 one is so by chance.
+    // Five orders of three arms that are all as claimed: of 6^5 one is so by chance; twice that for two looks.
     let trend = |values: &[f64]| {
         let mut claim = claim("x", &[(0.5, values)]);
         claim.rules[0].ranked = Some(3);
@@ -61,7 +78,7 @@ fn rank_correlations_are_held_against_chance() {
     };
     let judged = trend(&[1.0; 5]);
     assert_eq!(judged.verdict, Verdict::Reproduced);
-    assert!((judged.p_holds - 1.0 / 7776.0).abs() < 1e-12, "{judged:?}");
+    assert!((judged.p_holds - 2.0 / 7776.0).abs() < 1e-12, "{judged:?}");
     assert_eq!(trend(&[-1.0, -1.0, -0.5, -1.0, -0.5]).verdict, Verdict::NotReproduced);
     assert_eq!(trend(&[1.0, -0.5, 0.5, 1.0, 0.5]).verdict, Verdict::Inconclusive);
 }

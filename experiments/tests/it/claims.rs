@@ -25,7 +25,7 @@ fn every_claim_is_listed_and_can_be_run() {
         for text in [&claim.statement, &claim.source, &claim.published, &claim.trust] {
             assert!(!text.is_empty(), "{}", claim.id);
         }
-        let runs = claim.runs().unwrap_or_else(|e| panic!("{}: {e:#}", claim.id));
+        let runs = claim.runs().unwrap_or_else(|e| panic!("{}: {e:#}", claim.id)).concat();
         methods.extend(runs.iter().map(|config| config.name().to_owned()));
         if claim.class == "minutes" {
             let downloaded = |data: &str| data.starts_with("cifar") || data.starts_with("folder");
@@ -126,6 +126,28 @@ fn a_claim_is_run_once_and_judged() {
     assert_eq!((verdict("broken"), verdict("small")), (Some(false), Some(true)), "{csv}");
     let page = fs::read_to_string(runs.join("chosen/claims.html")).expect("claims.html");
     assert!(page.contains("it failed: mae seed 0"), "the page says why");
+}
+
+#[test]
+fn what_the_first_seeds_leave_undecided_is_looked_at_once_more() {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    // Nothing is more than itself, nor less: no number of seeds decides it.
+    let simclr = "[[arms]]\nname = \"simclr\"\nmethod = \"simclr/cpu\"\ntrain = { epochs = 1, batch = 64 }\n";
+    let same = SMALL.replace(simclr, "").split("[[rules]]").next().expect("a claim").to_owned();
+    let same = same + "[[rules]]\nmetric = \"knn.accuracy\"\nmore = \"random\"\nthan = \"random\"\n";
+    fs::write(place.path().join("same.toml"), same).expect("a file");
+    let run = |more: &[&str]| selfsup(&[&["claim", "same.toml", "--out", "out"], more].concat(), place.path());
+    let seeds = |output: &Output| -> Vec<String> {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().filter_map(|line| line.split_once(" seed ")).map(|(_, seed)| seed.to_owned()).collect()
+    };
+    assert_eq!(seeds(&run(&["--dry-run"])), ["0", "1", "2"], "the first look alone, before anything is run");
+    let shares = ["1/2", "2/2"].map(|shard| run(&["--shard", shard]));
+    assert!(shares.iter().all(|output| output.status.success()), "{shares:?}");
+    assert_eq!(seeds(&run(&["--dry-run"])), ["0", "1", "2", "3", "4", "5"]);
+    assert!(run(&[]).status.success());
+    let csv = fs::read_to_string(place.path().join("out/claims/same/claims.csv")).expect("claims.csv");
+    assert!(csv.contains(",6,0,0,0,0,1,1,1,inconclusive,"), "six seeds: {csv}");
 }
 
 #[test]
