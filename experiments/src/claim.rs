@@ -494,13 +494,34 @@ pub fn judge(wanted: &[Claim], name: &str, place: &Place) -> Result<Judged> {
             results::write(&folder.join("results.csv"), &rows)
         })?;
     }
-    let found: Vec<claims::Claim> = runs.found(wanted)?.into_iter().map(|(_, found)| found).collect();
-    let verdicts = if found.is_empty() { None } else { Some(write(&folder, &found, &rows)?) };
-    Ok(Judged { verdicts, complete, failed })
+    Ok(Judged { verdicts: write(&folder, &runs.found(wanted)?, &rows)?, complete, failed })
 }
 
-/// Writes claims.csv, claims.md and claims.html; the verdicts, and the path of the page.
-fn write(folder: &Path, found: &[claims::Claim], rows: &[Row]) -> Result<(Listing, PathBuf)> {
+/// Judges together the claims whose runs are done in `runs_folder`, and runs nothing. It writes what [`judge`] writes.
+///
+/// # Errors
+/// If a claim or a finished run cannot be read, or a file not written.
+pub fn judge_what_is_done(wanted: &[Claim], name: &str, runs_folder: &Path) -> Result<Judged> {
+    let folder = runs_folder.join(name);
+    let runs = Runs::finished(wanted, runs_folder)?;
+    let mut rows = Vec::new();
+    for config in self::runs(wanted)? {
+        rows.extend(runs.of(&config).into_iter().flatten().flatten().cloned());
+    }
+    let found = runs.found(wanted)?;
+    if !found.is_empty() {
+        fs::create_dir_all(&folder).with_context(|| format!("{}: could not be made", folder.display()))?;
+        results::write(&folder.join("results.csv"), &rows)?;
+    }
+    Ok(Judged { verdicts: write(&folder, &found, &rows)?, complete: true, failed: Vec::new() })
+}
+
+/// Writes claims.csv, claims.md and claims.html; the verdicts, and the path of the page. Nothing of no claims.
+fn write(folder: &Path, found: &[(usize, claims::Claim)], rows: &[Row]) -> Result<Option<(Listing, PathBuf)>> {
+    if found.is_empty() {
+        return Ok(None);
+    }
+    let found = &found.iter().map(|(_, found)| found.clone()).collect::<Vec<_>>();
     let verdicts = claims::listing(found);
     claims::write(&folder.join("claims.csv"), found)?;
     write_whole(&folder.join("claims.md"), verdicts.markdown().as_bytes())?;
@@ -532,5 +553,5 @@ fn write(folder: &Path, found: &[claims::Claim], rows: &[Row]) -> Result<(Listin
     };
     let path = folder.join("claims.html");
     page.write(&path)?;
-    Ok((verdicts, path))
+    Ok(Some((verdicts, path)))
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use selfsup_core::group::{self, Meeting};
-use selfsup_experiments::claim::Claim;
+use selfsup_experiments::claim::{Claim, Judged};
 use selfsup_experiments::config::{self, PROTOCOLS, RunConfig, parse_override};
 use selfsup_experiments::distributed;
 use selfsup_experiments::objective::{nine_digits, objective};
@@ -136,6 +136,9 @@ enum Command {
         /// Make only the I-th of N shares of the runs, as in 1/2, and judge nothing; without it the same command judges
         #[arg(long, value_name = "I/N")]
         shard: Option<Shard>,
+        /// Make no runs: judge the claims whose runs are there
+        #[arg(long, conflicts_with_all = ["shard", "dry_run", "list"])]
+        judge_only: bool,
     },
     /// Several processes on this machine for one run: `selfsup launch -n 2 -- pretrain simclr/cpu`
     ///
@@ -282,7 +285,7 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
                 Ok(if compared.complete { ExitCode::SUCCESS } else { stopped("") })
             });
         }
-        Command::Claim { ref claims, list, ref class, ref out, dry_run, shard } => {
+        Command::Claim { ref claims, list, ref class, ref out, dry_run, shard, judge_only } => {
             ensure!(
                 list || class.is_some() || !claims.is_empty(),
                 "which claim? give names, or --class minutes for all of a class; `selfsup claim --list` shows them"
@@ -318,7 +321,19 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
                 return part(configs, dry_run, (folder, "claims"), true, machine);
             }
             distributed::alone("a claim")?;
-            return judge_claims(&wanted, class.as_deref(), out, &machine()?);
+            let (folder, name) = (out.join("claims"), claims_folder(&wanted, class.as_deref()));
+            if judge_only {
+                let judged = claim::judge_what_is_done(&wanted, name, &folder)?;
+                ensure!(
+                    judged.verdicts.is_some(),
+                    "{}: no claim has all its runs here; without --judge-only they are made",
+                    folder.display()
+                );
+                return told(judged, &folder.join(name));
+            }
+            let (stop, machine) = (stop_flag()?, machine()?);
+            let place = Place { folder: &folder, study: "claims", machine: &machine, stop: &stop };
+            return told(claim::judge(&wanted, name, &place)?, &folder.join(name));
         }
         Command::Loss { ref method, ref file, ref overrides, ref grad } => {
             let _machine = machine()?;
@@ -392,19 +407,20 @@ fn part(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs and judges claims; their verdicts lie under the name of their class, or of the claim where there is one.
-fn judge_claims(wanted: &[Claim], class: Option<&str>, out: &Path, machine: &Machine) -> Result<ExitCode> {
-    let name = match (class, wanted) {
+/// The folder of claims' verdicts: named after their class, or the claim where there is one.
+fn claims_folder<'a>(wanted: &'a [Claim], class: Option<&'a str>) -> &'a str {
+    match (class, wanted) {
         (Some(class), _) => class,
         (None, [only]) => &only.id,
         (None, _) => "chosen",
-    };
-    let (stop, folder) = (stop_flag()?, out.join("claims"));
-    let place = Place { folder: &folder, study: "claims", machine, stop: &stop };
-    let judged = claim::judge(wanted, name, &place)?;
+    }
+}
+
+/// Prints verdicts on claims and where they lie.
+fn told(judged: Judged, folder: &Path) -> Result<ExitCode> {
     if let Some((verdicts, page)) = judged.verdicts {
         print!("{}", verdicts.terminal(terminal_width()));
-        println!("{}", folder.join(name).join("claims.csv").display());
+        println!("{}", folder.join("claims.csv").display());
         println!("{}", page.display());
     }
     if !judged.complete {

@@ -145,9 +145,18 @@ fn what_the_first_seeds_leave_undecided_is_looked_at_once_more() {
     let shares = ["1/2", "2/2"].map(|shard| run(&["--shard", shard]));
     assert!(shares.iter().all(|output| output.status.success()), "{shares:?}");
     assert_eq!(seeds(&run(&["--dry-run"])), ["0", "1", "2", "3", "4", "5"]);
-    assert!(run(&[]).status.success());
-    let csv = fs::read_to_string(place.path().join("out/claims/same/claims.csv")).expect("claims.csv");
-    assert!(csv.contains(",6,0,0,0,0,1,1,1,inconclusive,"), "six seeds: {csv}");
+    let csv = |more: &[&str]| {
+        let output = run(more);
+        assert!(output.status.success(), "{output:?}");
+        fs::read_to_string(place.path().join("out/claims/same/claims.csv")).expect("claims.csv")
+    };
+    let three = csv(&["--judge-only"]);
+    assert!(three.contains(",3,0,0,0,0,1,1,1,inconclusive,"), "what is there: {three}");
+    let six = csv(&[]);
+    assert!(six.contains(",6,0,0,0,0,1,1,1,inconclusive,"), "six seeds: {six}");
+    assert_eq!(csv(&["--judge-only"]), six);
+    let elsewhere = selfsup(&["claim", "same.toml", "--out", "elsewhere", "--judge-only"], place.path());
+    assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("no claim has all its runs here"), "{elsewhere:?}");
 }
 
 #[test]
