@@ -1,13 +1,17 @@
 //! N processes train as one with the same batch, and end in words when one of them is lost.
 
 use crate::command_line::{SHORT, program, succeeds, temporary, text};
-use crate::{methods, small, train_on};
+use crate::{CPU, dataset, methods, small, train_on};
 use anyhow::Result;
+use selfsup_core::cluster::{Empty, KMeans, Metric};
 use selfsup_core::group::{self, Group, Meeting};
+use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::Store;
 use selfsup_core::{Kind, Tensor};
+use selfsup_evaluate::{Features, Knn, Linear};
 use selfsup_experiments::config::RunConfig;
-use selfsup_experiments::run::Machine;
+use selfsup_experiments::evaluation::judge;
+use selfsup_experiments::run::{Machine, build};
 use selfsup_train::{Event, Outcome, checkpoint};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -95,13 +99,24 @@ fn train(config: &RunConfig, folder: &Path, until: Option<u64>) -> Result<Outcom
     Ok(train_on(config, (folder, "one"), begin, observe)?.0)
 }
 
-/// One process of several, as this program starts itself.
-fn child(place: &str) {
+/// Runs `part` as one of the processes that [`processes`] started; `part` is told how many there are.
+fn as_started(part: impl FnOnce(usize)) {
     let number = |name: &str| std::env::var(name).expect(name).parse::<usize>().expect("a number");
     let (rank, size) = (number("RANK"), number("WORLD_SIZE"));
     let _machine = Machine::new("cpu", number("THREADS"), None).expect("the CPU is always there");
+    if size == 1 {
+        return part(1);
+    }
+    let timeout = Duration::from_secs(60);
+    let (address, port) = ("127.0.0.1".into(), number("MASTER_PORT") as u16);
+    let meeting = Meeting { rank, size, address, port, served: false, name: "it".into(), meet: timeout, timeout };
+    group::with(Rc::new(Group::join(&meeting).expect("the others are there")), || part(size));
+}
+
+/// Trains every case.
+fn child(place: &str) {
     let (cases, place) = (cases(), Path::new(place));
-    let all = || {
+    as_started(|size| {
         for (i, (name, config)) in cases.iter().enumerate() {
             let outcome = train(config, &place.join(i.to_string()), None);
             assert_eq!(outcome.unwrap_or_else(|e| panic!("{name}: {e:#}")), Outcome::Finished, "{name}");
@@ -110,23 +125,16 @@ fn child(place: &str) {
         let until = (size == 1).then_some(HALF);
         let outcome = train(&cases[0].1, &place.join("half"), until).expect("a run, or a part of one");
         assert_eq!(matches!(outcome, Outcome::Stopped(_)), size == 1);
-    };
-    if size == 1 {
-        return all();
-    }
-    let timeout = Duration::from_secs(60);
-    let (address, port) = ("127.0.0.1".into(), number("MASTER_PORT") as u16);
-    let meeting = Meeting { rank, size, address, port, served: false, name: "it".into(), meet: timeout, timeout };
-    group::with(Rc::new(Group::join(&meeting).expect("the others are there")), all);
+    });
 }
 
-/// Trains every case with so many processes, each with so many threads.
-fn trained(place: &Path, ranks: usize, threads: usize) {
+/// Starts so many processes, each with so many threads, which come here again through the test of this name.
+fn processes(test: &str, place: &Path, ranks: usize, threads: usize) {
     let port = free_port().to_string();
     let children: Vec<Child> = (0..ranks)
         .map(|rank| {
             let mut command = Command::new(std::env::current_exe().expect("this program"));
-            command.args(["--exact", "distributed::n_processes_are_one_with_the_same_batch", "--nocapture"]);
+            command.args(["--exact", &format!("distributed::{test}"), "--nocapture"]);
             command.env(PLACE, place).env("RANK", rank.to_string()).env("WORLD_SIZE", ranks.to_string());
             command.env("THREADS", threads.to_string()).env("MASTER_PORT", &port);
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
@@ -221,6 +229,9 @@ fn n_processes_are_one_with_the_same_batch() {
     if let Ok(place) = std::env::var(PLACE) {
         return child(&place);
     }
+    let trained = |place: &Path, ranks: usize, threads: usize| {
+        processes("n_processes_are_one_with_the_same_batch", place, ranks, threads);
+    };
     let folder = temporary();
     let place = |name: &str| folder.path().join(name);
     let (asked, cases) = (std::env::var(RANKS).ok(), cases());
@@ -254,6 +265,92 @@ fn n_processes_are_one_with_the_same_batch() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Numbers between -1 and 1, the same on every rank.
+fn numbers(phase: f64, shape: [i64; 2]) -> Tensor {
+    let values: Vec<f32> = (0..shape[0] * shape[1]).map(|m| (1.3 * (m * m) as f64 + phase).sin() as f32).collect();
+    Tensor::from_slice(&values).view(shape)
+}
+
+/// Evaluation by several ranks is held against evaluation by the same process alone. What is made in shares is made of the
+/// same batches, so it has the same bits; the linear probe adds its shares in another order. Three ranks: there are shares of
+/// two sizes, and one of nothing.
+#[test]
+fn evaluation_in_shares_is_that_of_one_process() {
+    let Ok(place) = std::env::var(PLACE) else {
+        let folder = temporary();
+        return processes("evaluation_in_shares_is_that_of_one_process", folder.path(), 3, 1);
+    };
+    assert!(!place.is_empty());
+    as_started(|ranks| {
+        // Parts of any lengths, in order; what one cannot make is an error.
+        let parts = |count| group::in_shares(count, |i| Ok(numbers(i as f64, [i as i64, 2])));
+        for count in [1, 2, 3, 4, 7] {
+            let all = parts(count).expect("parts");
+            assert!(all.equal(&group::alone(|| parts(count)).expect("parts")) && all.size()[0] > 0 || count == 1);
+        }
+        assert_eq!((0..7).filter(|i| group::share_of(7).contains(i)).count(), [3, 3, 1][group::rank()]);
+
+        let alike = |what: &str, f: &dyn Fn() -> Tensor| assert!(f().equal(&group::alone(f)), "{what}");
+        let x = numbers(0.1, [3000, 5]);
+        for empty in [Empty::Split, Empty::Keep] {
+            let kmeans = KMeans { k: 20, iterations: 5, metric: Metric::Euclidean, empty };
+            let fit = || kmeans.fit(&x, &mut Rng::new(0, Purpose::Cluster, 0, 0, 0)).expect("clusters");
+            alike("centroids", &|| fit().centroids);
+            alike("assignment", &|| fit().assignment);
+        }
+        alike("uniformity", &|| {
+            Tensor::from(selfsup_evaluate::uniformity(&numbers(0.2, [5000, 4])).expect("a number"))
+        });
+
+        // Three classes that overlap: of what the first dimensions say.
+        let labelled = |phase, n| {
+            let x = numbers(phase, [n, 6]);
+            let labels =
+                ((x.select(1, 0) + x.select(1, 1) * 0.5) * 1.5 + numbers(9.0, [n, 1]).squeeze_dim(1) * 0.3 + 1.5)
+                    .clamp(0.0, 2.9)
+                    .to_kind(Kind::Int64);
+            Features::new(x, labels).expect("features")
+        };
+        let (train, test) = (labelled(0.3, 5000), labelled(0.4, 1500));
+        alike("classes", &|| Tensor::from_slice(&Knn::default().predict(&train, &test.x, 3).expect("classes")));
+        let linear = Linear::default();
+        let score = || linear.score(&train, &test, 3, 0).expect("a score");
+        let (all, alone) = (score(), group::alone(score));
+        assert_eq!((all.penalty, all.accuracy), (alone.penalty, alone.accuracy), "{all:?} {alone:?}");
+        assert!(all.accuracy > 0.6 && all.converged, "{all:?}");
+        let weight = || linear.fit(&train, 3, 0.1).expect("a fit").weight();
+        // Each has a gradient of at most 1e-4 an entry, so each weight is within 1e-4 sqrt(entries) / penalty of the minimum.
+        let apart = (weight() - group::alone(weight)).norm().double_value(&[]);
+        assert!(apart < 2.0 * 1e-4 * 21f64.sqrt() / 0.1, "{apart}");
+
+        // Every protocol, of an encoder as it begins.
+        let protocols =
+            "evaluate.protocols=['pretext', 'knn', 'linear', 'layers', 'geometry', 'augmentation', 'finetune']";
+        let tuned = ["evaluate.finetune.epochs=2", "evaluate.finetune.batch=30", "evaluate.fractions=[0.5]"];
+        for (name, data) in [("simclr/cpu", "data=fashion-mnist-10k:1100"), ("mae/cpu", "data=fashion-mnist-10k:600")] {
+            let config = small(name, &[&[data, protocols][..], &tuned].concat()).expect("a configuration");
+            let data = dataset(&config);
+            let scores = || {
+                let mut subject = build(&config, None, &data, CPU).expect("a method");
+                judge(&config, &data, &mut subject, &AtomicBool::new(false)).expect("scores").values
+            };
+            let (all, alone) = (scores(), group::alone(scores));
+            assert_eq!(all.len(), alone.len());
+            let test = data.test.as_ref().expect("a test part").len() as f64;
+            for ((protocol, metric, value), (_, same, of_one)) in all.iter().zip(&alone) {
+                assert_eq!(metric, same);
+                let away = (value - of_one).abs();
+                // Tuning takes its steps by sums of another order, and what it decides between may lie close together.
+                let limit = if protocol == "finetune" { 0.01 + 1.0 / test } else { 0.0 };
+                if group::rank() == 0 {
+                    println!("{name} {protocol} {metric}: {value} by {ranks}, {of_one} by one");
+                }
+                assert!(away <= limit, "{name} {protocol} {metric}: {value} by {ranks}, {of_one} by one");
+            }
+        }
+    });
+}
+
 /// `selfsup pretrain` as the ranks of one run, by the variables that launchers set; `own` are the arguments of each.
 fn ranks(place: &Path, own: &[&[&str]]) -> Vec<Child> {
     let port = free_port().to_string();
@@ -284,11 +381,16 @@ fn launched_processes_train_one_run_and_one_of_them_tells() {
     let place = place.path();
     // By plain momentum, as in the test above, and by short steps: at ten times the rate the loss rises, and one process
     // with two threads leaves one with one thread as far behind as two processes do.
-    let plain = ["train.precision=f32", "train.optimiser={name='sgd',rate=0.0002,per=0}"];
+    let plain = [
+        "train.precision=f32",
+        "train.optimiser={name='sgd',rate=0.0002,per=0}",
+        "evaluate.online_every=1",
+        "evaluate.protocols=['pretext', 'knn', 'linear', 'geometry', 'augmentation']",
+    ];
     let train = |out| [&["pretrain", "simclr/cpu", "--out", out][..], &SHORT, &plain].concat();
     let launched = [&["--threads", "1", "launch", "-n", "2", "--"][..], &train("two")].concat();
     let told = succeeds(place, &launched);
-    assert_eq!(told.matches("knn").count(), 1, "{told}");
+    assert_eq!(told.lines().filter(|line| line.starts_with("knn")).count(), 1, "{told}");
     succeeds(place, &[&["--threads", "1"][..], &train("one")].concat());
     let losses = |run: &str| -> Vec<f64> {
         let metrics = fs::read_to_string(place.join(run).join("metrics.csv")).expect("metrics.csv");
@@ -300,6 +402,49 @@ fn launched_processes_train_one_run_and_one_of_them_tells() {
     assert!(one.iter().zip(&two).all(|(a, b)| (a - b).abs() / a < METRICS), "{one:?} {two:?}");
     // A finished run is told again, by any number of processes.
     assert_eq!(succeeds(place, &launched), told);
+
+    // What two have judged one judges alike, to the last digit.
+    let scores = |run: &str| fs::read_to_string(place.join(run).join("results.csv")).expect("results.csv");
+    let by_two = scores("two");
+    succeeds(place, &["--threads", "1", "eval", "two"]);
+    assert_eq!(scores("two"), by_two);
+    assert!(by_two.lines().count() > 12 && by_two.contains("linear") && by_two.contains("alignment"), "{by_two}");
+    // Between epochs, too: of an encoder that moved by rounding alone.
+    let seen = |run: &str| -> Vec<(String, f64)> {
+        let metrics = fs::read_to_string(place.join(run).join("metrics.csv")).expect("metrics.csv");
+        let of_epoch = metrics.lines().filter(|line| line.contains("online_knn") || line.contains("features_"));
+        let split = of_epoch.map(|line| line.rsplit_once(',').expect("columns"));
+        split.map(|(name, value)| (name.into(), value.parse().expect("a number"))).collect()
+    };
+    let (one, two) = (seen("one"), seen("two"));
+    assert_eq!((one.len(), two.len()), (3, 3), "{one:?} {two:?}");
+    for ((name, a), (same, b)) in one.iter().zip(&two) {
+        // Of the 40 images that are looked at one may lie between two classes.
+        let limit = if name.contains("knn") { 1.0 / 40.0 + 1e-9 } else { METRICS * a.abs() };
+        assert!(name == same && (a - b).abs() <= limit, "{name}: {a} {b}");
+    }
+}
+
+#[test]
+fn a_process_killed_while_all_judge_ends_the_other_in_words() {
+    let place = temporary();
+    let place = place.path();
+    let long = ["evaluate.protocols=['finetune']", "evaluate.fractions=[1.0]", "evaluate.finetune.epochs=100000"];
+    let mut children = ranks(place, &[&long, &long]);
+    // Written between training and judging.
+    let (trained, started) = (place.join("run/meta.json"), Instant::now());
+    while !trained.exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "training does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    children[1].kill().expect("it can be killed");
+    let _ = children.remove(1).wait();
+    let killed = Instant::now();
+    let told = last_words(children.remove(0));
+    assert!(told.contains("rank 0 of 2 lost the other processes") && told.contains("last checkpoint"), "{told}");
+    assert!(killed.elapsed() < Duration::from_secs(20), "it took {:?}", killed.elapsed());
+    assert!(!place.join("run/DONE").exists());
 }
 
 #[test]
