@@ -15,7 +15,7 @@
 use crate::layer::MOMENTUM;
 use anyhow::{Result, bail};
 use selfsup_torch_ext::RunningMoments;
-pub use selfsup_torch_ext::{Group, Meeting};
+pub use selfsup_torch_ext::{Given, Group, Meeting};
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;

@@ -8,8 +8,10 @@ use selfsup_core::group::{self, Group, Meeting};
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::Store;
 use selfsup_core::{Kind, Tensor};
-use selfsup_evaluate::{Features, Knn, Linear};
-use selfsup_experiments::config::RunConfig;
+use selfsup_datasets::Part;
+use selfsup_evaluate::geometry::uniformity;
+use selfsup_evaluate::{Features, Finetune, Knn, Labelled, Linear, Network, finetune};
+use selfsup_experiments::config::{RunConfig, parse_override};
 use selfsup_experiments::evaluation::judge;
 use selfsup_experiments::run::{Machine, build};
 use selfsup_train::{Event, Outcome, checkpoint};
@@ -134,15 +136,18 @@ fn processes(test: &str, place: &Path, ranks: usize, threads: usize) {
     let children: Vec<Child> = (0..ranks)
         .map(|rank| {
             let mut command = Command::new(std::env::current_exe().expect("this program"));
-            command.args(["--exact", &format!("distributed::{test}"), "--nocapture"]);
+            command.args(["--exact", &format!("distributed::{test}"), "--nocapture", "--include-ignored"]);
             command.env(PLACE, place).env("RANK", rank.to_string()).env("WORLD_SIZE", ranks.to_string());
             command.env("THREADS", threads.to_string()).env("MASTER_PORT", &port);
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
         })
         .collect();
-    for child in children {
+    for (rank, child) in children.into_iter().enumerate() {
         let output = child.wait_with_output().expect("a process ends");
         assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+        if rank == 0 {
+            print!("{}", text(&output.stdout));
+        }
     }
 }
 
@@ -298,9 +303,7 @@ fn evaluation_in_shares_is_that_of_one_process() {
             alike("centroids", &|| fit().centroids);
             alike("assignment", &|| fit().assignment);
         }
-        alike("uniformity", &|| {
-            Tensor::from(selfsup_evaluate::uniformity(&numbers(0.2, [5000, 4])).expect("a number"))
-        });
+        alike("uniformity", &|| Tensor::from(uniformity(&numbers(0.2, [5000, 4])).expect("a number")));
 
         // Three classes that overlap: of what the first dimensions say.
         let labelled = |phase, n| {
@@ -323,30 +326,48 @@ fn evaluation_in_shares_is_that_of_one_process() {
         let apart = (weight() - group::alone(weight)).norm().double_value(&[]);
         assert!(apart < 2.0 * 1e-4 * 21f64.sqrt() / 0.1, "{apart}");
 
-        // Every protocol, of an encoder as it begins.
-        let protocols =
-            "evaluate.protocols=['pretext', 'knn', 'linear', 'layers', 'geometry', 'augmentation', 'finetune']";
-        let tuned = ["evaluate.finetune.epochs=2", "evaluate.finetune.batch=30", "evaluate.fractions=[0.5]"];
-        for (name, data) in [("simclr/cpu", "data=fashion-mnist-10k:1100"), ("mae/cpu", "data=fashion-mnist-10k:600")] {
-            let config = small(name, &[&[data, protocols][..], &tuned].concat()).expect("a configuration");
+        // Every protocol but tuning, of encoders as they begin.
+        let protocols = |names: &str| format!("evaluate.protocols=['pretext', 'knn', 'linear', 'geometry', {names}]");
+        let all = [protocols("'layers', 'augmentation'"), protocols("'augmentation'")];
+        for (name, all) in ["simclr/cpu", "mae/cpu"].into_iter().zip(&all) {
+            let changes = ["data=fashion-mnist-10k:600", all, "evaluate.linear.penalties=[1.0, 0.1]"];
+            let config = small(name, &changes).expect("a configuration");
             let data = dataset(&config);
             let scores = || {
                 let mut subject = build(&config, None, &data, CPU).expect("a method");
                 judge(&config, &data, &mut subject, &AtomicBool::new(false)).expect("scores").values
             };
             let (all, alone) = (scores(), group::alone(scores));
-            assert_eq!(all.len(), alone.len());
-            let test = data.test.as_ref().expect("a test part").len() as f64;
-            for ((protocol, metric, value), (_, same, of_one)) in all.iter().zip(&alone) {
-                assert_eq!(metric, same);
-                let away = (value - of_one).abs();
-                // Tuning takes its steps by sums of another order, and what it decides between may lie close together.
-                let limit = if protocol == "finetune" { 0.01 + 1.0 / test } else { 0.0 };
-                if group::rank() == 0 {
-                    println!("{name} {protocol} {metric}: {value} by {ranks}, {of_one} by one");
-                }
-                assert!(away <= limit, "{name} {protocol} {metric}: {value} by {ranks}, {of_one} by one");
+            assert!(all.len() > 20, "{all:?}");
+            for (of_all, of_one) in all.iter().zip(&alone) {
+                assert_eq!(of_all, of_one, "{name}: by {ranks}, and by one");
             }
+        }
+
+        // Tuning, by its loss: the images it classifies differ where one lies between two classes. A batch of 30 has parts, one
+        // of 31 has not.
+        let config = small("simclr/cpu", &["data=fashion-mnist-10k:600"]).expect("a configuration");
+        let data = dataset(&config);
+        let labels =
+            |part: &Part| part.labels.as_ref().expect("labels").iter().map(|&l| i64::from(l)).collect::<Vec<_>>();
+        let (train, test) = (&data.train, data.test.as_ref().expect("a test part"));
+        let (of_train, of_test) = (labels(train), labels(test));
+        for batch in [30, 31] {
+            let settings = Finetune { fraction: 0.2, epochs: 2, batch, ..Finetune::default() };
+            let tune = || {
+                let subject = build(&config, None, &data, CPU).expect("a method");
+                let network = Network {
+                    features: &|x, train| subject.method.features(x, train),
+                    store: &subject.store,
+                    size: subject.shape.size() as usize,
+                    normalisation: &data.normalisation,
+                };
+                let train = Labelled { samples: &*train.samples, labels: &of_train };
+                let test = Labelled { samples: &*test.samples, labels: &of_test };
+                finetune(&settings, &network, train, test, 10, 0, &AtomicBool::new(false)).expect("a score").train_loss
+            };
+            let (all, alone) = (tune(), group::alone(tune));
+            assert!((all - alone).abs() / alone < METRICS, "batch {batch}: {all} by {ranks}, {alone} by one");
         }
     });
 }
@@ -485,4 +506,229 @@ fn processes_that_differ_or_do_not_come_are_told() {
     let told = last_words(ranks(place, &[&["--timeout", "2"]]).remove(0));
     assert!(told.contains("rank 0 of 2 did not meet the others") && told.contains("--timeout"), "{told}");
     assert!(started.elapsed() < Duration::from_secs(20));
+}
+
+/// Methods at the size of their papers, each with its passes: how often a network's forward and backward pass of one image
+/// of 224 pixels a step takes of each image of the batch, in those of a ResNet-50. A forward pass alone is a third. SwAV's six
+/// small crops have (96 / 224)^2 of the pixels each. MAE's are multiply-adds of one image, 4.3 G of ViT-B's encoder (50 of 197
+/// places) and 5.1 G of the decoder, over a ResNet-50's 4.1 G.
+const AT_SIZE: [(&str, f64); 7] = [
+    ("simclr/imagenet-resnet50", 2.0),
+    ("moco/imagenet-resnet50", 1.0 + 1.0 / 3.0),
+    ("swav/imagenet-resnet50", 2.0 + 6.0 * 0.184),
+    ("byol/imagenet-resnet50", 2.0 + 2.0 / 3.0),
+    ("barlow-twins/imagenet-resnet50", 2.0),
+    ("vicreg/imagenet-resnet50", 2.0),
+    ("mae/imagenet-vit-base", 2.3),
+];
+
+/// A ResNet-50's training on one GPU, images a second, and of n GPUs in all: the link's bytes a second of each, and the
+/// seconds that a message takes at least.
+struct Machines {
+    images: f64,
+    n: f64,
+    bandwidth: f64,
+    latency: f64,
+}
+
+/// What a rank gives to the others in a step.
+struct Given {
+    /// Bytes of gradients.
+    gradients: f64,
+    /// Messages of batch statistics, and channels of all of them, each counted once.
+    norms: f64,
+    channels: f64,
+    /// Messages of gathers and sums, and bytes for each image of the rank's part of the batch.
+    gathers: f64,
+    per_image: f64,
+}
+
+impl Given {
+    /// Seconds of a step of `batch` images: computing, waiting for messages, bytes. Each message is preceded by a comparison,
+    /// which is another; the loop has three of its own.
+    fn seconds(&self, batch: f64, passes: f64, on: &Machines) -> [f64; 3] {
+        let Machines { images, n, bandwidth, latency } = *on;
+        let messages = 2.0 * (self.norms + self.gathers + 1.0 + 3.0);
+        let reduced = self.gradients + 8.0 * self.channels;
+        let gathered = self.per_image * batch / n + 16.0 * self.channels;
+        let sent = 2.0 * (n - 1.0) / n * reduced + (n - 1.0) * gathered;
+        [batch * passes / images / n, if n > 1.0 { messages * latency } else { 0.0 }, sent / bandwidth]
+    }
+}
+
+/// What two ranks give to each other in one step, counted where it is given, of methods at the size of their papers; and what
+/// follows from it for many GPUs. `--ignored what_a_step --nocapture` prints both tables.
+#[test]
+#[ignore = "seven networks at the size of papers take minutes and 8 GiB: cargo test .. -- --ignored --nocapture what_a_step"]
+fn what_a_step_gives_to_the_others() {
+    const IMAGES: usize = 16;
+    if std::env::var(PLACE).is_err() {
+        let folder = temporary();
+        return processes("what_a_step_gives_to_the_others", folder.path(), 2, 1);
+    }
+    as_started(|ranks| {
+        let first = group::rank() == 0;
+        let mut rows = Vec::new();
+        for (name, passes) in AT_SIZE {
+            let batch = format!("train.batch={IMAGES}");
+            let sgd = "train.optimiser={name='sgd',rate=0.001,per=0}";
+            let data = format!("data=emoji-mini:{IMAGES}");
+            let all = [&data, &batch, sgd, "train.epochs=1", "train.warmup=0.0", "train.precision=f32"];
+            let layers = all.iter().map(|text| parse_override(text)).collect::<Result<Vec<_>>>().expect("changes");
+            let config = RunConfig::resolve(name, &layers).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+            let given = || group::current().expect("a group").given();
+            let (folder, before) = (temporary(), given());
+            let mut values = 0;
+            let begin = |store: &Store| {
+                values = store.trainable().iter().map(|v| v.tensor.numel() as u64).sum();
+                Ok(())
+            };
+            let (outcome, _) = train_on(&config, (folder.path(), "one"), begin, |_, _| Ok(())).expect("a step");
+            assert_eq!(outcome, Outcome::Finished);
+            let after = given();
+            let of = |what: &str| {
+                let i = after.iter().position(|given| given.what == what).expect(what);
+                (after[i].times - before[i].times, after[i].bytes - before[i].bytes)
+            };
+            let (gradients, norm, gather, sum) = (of("gradients"), of("norm"), of("gather"), of("sum"));
+            assert_eq!(gradients, (1, 4 * values), "{name}: every trained value once, in f32");
+            // Forward 2 C + 1 numbers of 8 bytes, backward, where there is a gradient, 2 C of 4.
+            let own = (IMAGES / ranks) as f64;
+            let row = Given {
+                gradients: gradients.1 as f64,
+                norms: norm.0 as f64,
+                channels: norm.1 as f64 / 24.0,
+                gathers: (gather.0 + sum.0) as f64,
+                per_image: (gather.1 + sum.1) as f64 / own,
+            };
+            if first {
+                let (values, per_image) = (values as f64 / 1e6, row.per_image / 1e3);
+                println!(
+                    "| {name} | {values:.1} | {:.1} | {} | {:.2} | {} | {per_image:.2} |",
+                    row.gradients / 1e6,
+                    norm.0,
+                    norm.1 as f64 / 1e6,
+                    gather.0 + sum.0,
+                );
+            }
+            rows.push((name, passes, row));
+        }
+        for (name, passes, row) in rows.into_iter().filter(|_| first) {
+            let batch = RunConfig::resolve(name, &[]).expect("a configuration").train.batch as f64;
+            let of = |n: f64, bandwidth: f64, latency: f64| {
+                let on = Machines { images: 2470.0, n, bandwidth, latency };
+                row.seconds(batch, passes, &on).map(|seconds| 1e3 * seconds)
+            };
+            let one = of(1.0, 1.0, 0.0)[0];
+            let row = |[compute, messages, bytes]: [f64; 3]| {
+                let all = compute + messages + bytes;
+                format!("{compute:.1} + {messages:.1} + {bytes:.1} | {:.1}", one / all)
+            };
+            let (nvlink, infiniband) = (of(8.0, 300e9, 20e-6), of(64.0, 25e9, 50e-6));
+            println!("| {name} | {batch} | {one:.0} | {} | {} |", row(nvlink), row(infiniband));
+        }
+    });
+}
+
+/// Two network namespaces, each with an address on a cable between them: what two machines are to a program.
+struct Hosts(u32);
+
+impl Hosts {
+    fn ip(arguments: &str) -> bool {
+        let done = Command::new("ip").args(arguments.split(' ')).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        done.is_ok_and(|status| status.success())
+    }
+
+    fn name(&self, rank: usize) -> String {
+        format!("selfsup{}-{rank}", self.0)
+    }
+
+    /// None where namespaces cannot be made.
+    fn new() -> Option<Hosts> {
+        let hosts = Hosts(std::process::id());
+        let [a, b] = [0, 1].map(|rank| hosts.name(rank));
+        let cable = format!("link add eth0 netns {a} type veth peer name eth0 netns {b}");
+        let mut made =
+            Hosts::ip(&format!("netns add {a}")) && Hosts::ip(&format!("netns add {b}")) && Hosts::ip(&cable);
+        for (rank, name) in [&a, &b].into_iter().enumerate() {
+            made = made && Hosts::ip(&format!("-n {name} addr add 10.9.8.{}/24 dev eth0", rank + 1));
+            made = made && Hosts::ip(&format!("-n {name} link set lo up"));
+        }
+        (made && hosts.cable("up")).then_some(hosts)
+    }
+
+    /// `up` or `down`.
+    fn cable(&self, state: &str) -> bool {
+        [0, 1].iter().all(|&rank| Hosts::ip(&format!("-n {} link set eth0 {state}", self.name(rank))))
+    }
+
+    /// `selfsup pretrain` with a process on each.
+    fn start(&self, place: &Path, own: &[&str]) -> [Child; 2] {
+        let port = free_port().to_string();
+        [0, 1].map(|rank| {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", &self.name(rank), env!("CARGO_BIN_EXE_selfsup"), "--threads", "1"]);
+            command.args(own).current_dir(place).env("RANK", rank.to_string()).env("WORLD_SIZE", "2");
+            command.env("MASTER_ADDR", "10.9.8.1").env("MASTER_PORT", &port).env("GLOO_SOCKET_IFNAME", "eth0");
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command.spawn().expect("ip starts")
+        })
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        // The cable goes with its ends.
+        let _ = [0, 1].map(|rank| Hosts::ip(&format!("netns del {}", self.name(rank))));
+    }
+}
+
+#[test]
+#[ignore = "needs root for network namespaces: cargo test .. -- --ignored --nocapture two_hosts"]
+fn two_hosts_train_as_one_and_end_in_words_when_the_cable_is_cut() {
+    let Some(hosts) = Hosts::new() else {
+        eprintln!("SKIPPED, nothing was tested: `ip netns` cannot make namespaces here; it needs root and Linux");
+        return;
+    };
+    let place = temporary();
+    let place = place.path();
+    let train = |out| [&["pretrain", "simclr/cpu", "--out", out][..], &SHORT].concat();
+    let end = |child: Child| {
+        let output = child.wait_with_output().expect("a process ends");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let _ = hosts.start(place, &train("two")).map(end);
+    // The same arithmetic as of two processes on one host, which `n_processes_are_one_with_the_same_batch` holds against one.
+    succeeds(place, &[&["--threads", "1", "launch", "-n", "2", "--"][..], &train("here")].concat());
+    let weights = |run: &str| checkpoint::read(&place.join(run).join("checkpoints/last.safetensors")).expect("weights");
+    let (two, here) = (weights("two").tensors, weights("here").tensors);
+    assert!(two.len() > 20 && two.len() == here.len());
+    let here: BTreeMap<String, Tensor> = here.into_iter().collect();
+    assert!(two.iter().all(|(name, tensor)| here[name].equal(tensor)), "the same bits on two hosts as on one");
+
+    const TIMEOUT: u64 = 5;
+    let timeout = TIMEOUT.to_string();
+    let long = ["train.epochs=60", "train.warmup=0", "--timeout", &timeout];
+    let long = [&train("cut")[..], &long].concat();
+    let ranks = hosts.start(place, &long);
+    let (checkpoint, started) = (place.join("cut/checkpoints/last.safetensors"), Instant::now());
+    while !checkpoint.exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(hosts.cable("down"));
+    let cut = Instant::now();
+    for (rank, child) in ranks.into_iter().enumerate() {
+        let told = last_words(child);
+        println!("rank {rank}, {:.1} s after the cut: {told}", cut.elapsed().as_secs_f64());
+        assert!(told.contains(&format!("rank {rank} of 2 lost the other processes")), "{told}");
+    }
+    assert!(cut.elapsed() < Duration::from_secs(TIMEOUT + 10), "it took {:?}", cut.elapsed());
+    assert!(weights("cut").tensors.len() > 20, "the last checkpoint is whole");
+    assert!(hosts.cable("up"));
+    let told = hosts.start(place, &long).map(end);
+    let goes_on = told[0].lines().find(|line| line.contains("goes on at step")).expect("it goes on");
+    println!("with the cable up again: {goes_on}");
+    assert!(place.join("cut/DONE").exists());
 }
