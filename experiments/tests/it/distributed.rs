@@ -555,11 +555,11 @@ struct Given {
 }
 
 impl Given {
-    /// Seconds of a step of `batch` images: computing, waiting for messages, bytes. Each message is preceded by a comparison,
-    /// which is another; the loop has three of its own.
+    /// Seconds of a step of `batch` images: computing, waiting for messages, bytes. Each message, and that of the
+    /// gradients, is preceded by a comparison, which is another.
     fn seconds(&self, batch: f64, passes: f64, on: &Machines) -> [f64; 3] {
         let Machines { images, n, bandwidth, latency } = *on;
-        let messages = 2.0 * (self.norms + self.gathers + 1.0 + 3.0);
+        let messages = 2.0 * (self.norms + self.gathers + 1.0);
         let reduced = self.gradients + 8.0 * self.channels;
         let gathered = self.per_image * batch / n + 16.0 * self.channels;
         let sent = 2.0 * (n - 1.0) / n * reduced + (n - 1.0) * gathered;
