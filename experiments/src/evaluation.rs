@@ -14,7 +14,7 @@ use selfsup_core::data::{Modality, Samples, Subset};
 use selfsup_core::method::Method;
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::{Store, assign};
-use selfsup_core::{Device, Kind, Tensor, no_grad};
+use selfsup_core::{Device, Kind, Tensor, group, no_grad};
 use selfsup_datasets::{Dataset, Part};
 use selfsup_evaluate::{Features, Finetune, Geometry, Labelled, Network, finetune};
 use selfsup_report::table::OWN;
@@ -36,10 +36,11 @@ pub struct Scores {
     pub portrait: Option<Portrait>,
 }
 
-/// Features of samples by the frozen encoder, [N, D] f32 on the CPU.
+/// Features of samples by the frozen encoder, [N, D] f32 on the CPU. Where there are several ranks each makes those of a share
+/// of the batches, and has all in the end: the bits that one process has, on machines that round alike.
 ///
 /// # Errors
-/// If a sample cannot be read.
+/// If a sample cannot be read, or a process not be reached.
 pub fn extract(
     f: &dyn Fn(&Tensor) -> Tensor,
     samples: &dyn Samples,
@@ -47,14 +48,11 @@ pub fn extract(
     dataset: &Dataset,
 ) -> Result<Tensor> {
     let rows: Vec<usize> = (0..samples.len()).collect();
-    let parts: Vec<Tensor> = rows
-        .chunks(BATCH)
-        .map(|index| {
-            let x = plain(samples, index, subject.shape.size() as usize, &dataset.normalisation)?;
-            Ok(no_grad(|| f(&x.to_device(subject.store.device()))).to_kind(Kind::Float).to_device(Device::Cpu))
-        })
-        .collect::<Result<_>>()?;
-    Ok(Tensor::cat(&parts, 0))
+    let batches: Vec<&[usize]> = rows.chunks(BATCH).collect();
+    group::in_shares(batches.len(), |i| {
+        let x = plain(samples, batches[i], subject.shape.size() as usize, &dataset.normalisation)?;
+        Ok(f(&x.to_device(subject.store.device())).to_kind(Kind::Float).to_device(Device::Cpu))
+    })
 }
 
 /// `f` of the first sample, a batch of one.
@@ -140,11 +138,12 @@ fn labels(part: &Part) -> Option<Vec<i64>> {
     part.labels.as_ref().map(|labels| labels.iter().map(|&label| i64::from(label)).collect())
 }
 
-/// Runs the configured protocols. Labels of the test part choose nothing.
+/// Runs the configured protocols. Labels of the test part choose nothing. Several ranks with the same weights share the work,
+/// and all of them have the scores.
 ///
 /// # Errors
 /// If the data set has no labels or no test part, or a protocol fails; [`Stopped`](selfsup_evaluate::Stopped) if `stop`
-/// was set while one trained.
+/// was set while one trained; or if a process cannot be reached.
 pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject, stop: &AtomicBool) -> Result<Scores> {
     check(config, dataset)?;
     let wants = |protocol: &str| config.evaluate.protocols.iter().any(|p| p == protocol);
@@ -156,7 +155,7 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject, stop:
     };
     if wants("pretext") {
         let scores = pretext(config, subject, dataset, test)?;
-        values.extend(scores.into_iter().map(|(metric, value)| ("pretext".into(), metric.into(), value)));
+        values.extend(scores.into_iter().map(|(metric, value)| ("pretext".into(), metric, value)));
     }
     // Without labels, nothing below asks for them.
     let (train_labels, test_labels) = (labels(&dataset.train), labels(test));
@@ -205,13 +204,13 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject, stop:
         }
         if wants("linear") {
             let score = config.evaluate.linear.score(&bank, &queries, classes, config.seed)?;
-            if let Some(warning) = score.warning() {
+            if let Some(warning) = score.warning().filter(|_| group::rank() == 0) {
                 eprintln!("{}: {warning}", config.name());
             }
             values.push(("linear".into(), "accuracy".into(), score.accuracy));
             values.push(("linear".into(), "penalty".into(), score.penalty));
         }
-        if let (Some((_, predicted)), Some(labels)) = (&scored, &test.labels) {
+        if let (Some((_, predicted)), Some(labels), 0) = (&scored, &test.labels, group::rank()) {
             portrait = Some(Portrait::of(&bank, &queries, predicted, labels, classes)?);
         }
     }
@@ -240,14 +239,15 @@ pub fn judge(config: &RunConfig, dataset: &Dataset, subject: &mut Subject, stop:
 
 /// How well the method does on the test part what it was trained for: means over its samples, or over what else the
 /// method counts. A method of one view sees them plain, a method of several sees its own views of them, drawn anew.
-fn pretext(config: &RunConfig, subject: &Subject, dataset: &Dataset, test: &Part) -> Result<Vec<(&'static str, f64)>> {
+fn pretext(config: &RunConfig, subject: &Subject, dataset: &Dataset, test: &Part) -> Result<Vec<(String, f64)>> {
     let recipes = recipes(config, &*subject.method);
     let (size, normalisation) = (subject.shape.size() as usize, &dataset.normalisation);
     let (samples, seed) = (&*test.samples, config.seed);
     let rows: Vec<usize> = (0..test.len()).collect();
-    let mut sums: Vec<(&'static str, f64, f64)> = Vec::new(); // name, sum, weight
-    for index in rows.chunks(config.train.batch) {
-        let index = index.to_vec();
+    let batches: Vec<&[usize]> = rows.chunks(config.train.batch).collect();
+    let mut parts = Vec::new(); // name, and bits of sum and weight: what the others read again is what was said
+    for i in group::share_of(batches.len()) {
+        let index = batches[i].to_vec();
         let rows = index.len();
         // No epoch of training has this number, so these draws are new.
         let batch = match recipes.as_slice() {
@@ -255,9 +255,17 @@ fn pretext(config: &RunConfig, subject: &Subject, dataset: &Dataset, test: &Part
             _ => HostBatch::render(samples, index, &recipes, size, normalisation, seed, u64::MAX)?,
         };
         let batch = batch.with_others(samples)?;
-        for (metric, value) in no_grad(|| subject.method.pretext(&batch.to_batch(subject.store.device()))) {
+        let batch = batch.to_batch(subject.store.device());
+        for (metric, value) in no_grad(|| group::alone(|| subject.method.pretext(&batch))) {
             let weight = if value.dim() == 0 { rows } else { value.numel() } as f64;
             let sum = value.mean(Kind::Double).double_value(&[]) * weight;
+            parts.push((metric.to_string(), sum.to_bits(), weight.to_bits()));
+        }
+    }
+    let mut sums: Vec<(String, f64, f64)> = Vec::new(); // name, sum, weight
+    for said in group::exchange(&serde_json::to_string(&parts)?)? {
+        for (metric, sum, weight) in serde_json::from_str::<Vec<(String, u64, u64)>>(&said)? {
+            let (sum, weight) = (f64::from_bits(sum), f64::from_bits(weight));
             match sums.iter_mut().find(|(known, ..)| *known == metric) {
                 Some((_, old, count)) => (*old, *count) = (*old + sum, *count + weight),
                 None => sums.push((metric, sum, weight)),
@@ -312,16 +320,14 @@ fn two_views(
 ) -> Result<(Tensor, Tensor)> {
     let size = subject.shape.size() as usize;
     let rows: Vec<usize> = (0..test.len()).collect();
-    let (mut a, mut b) = (Vec::new(), Vec::new());
-    for index in rows.chunks(BATCH) {
+    let batches: Vec<&[usize]> = rows.chunks(BATCH).collect();
+    let both = group::in_shares(batches.len(), |i| {
         // No epoch of training has this number, so these draws are new.
-        let views = render_views(&*test.samples, index, recipes, size, &dataset.normalisation, seed, u64::MAX)?;
-        for (view, into) in views.into_iter().zip([&mut a, &mut b]) {
-            let x = view.to_view(subject.store.device()).x;
-            into.push(no_grad(|| f(&x)).to_device(Device::Cpu));
-        }
-    }
-    Ok((Tensor::cat(&a, 0), Tensor::cat(&b, 0)))
+        let views = render_views(&*test.samples, batches[i], recipes, size, &dataset.normalisation, seed, u64::MAX)?;
+        let views = views.iter().map(|view| f(&view.to_view(subject.store.device()).x).to_device(Device::Cpu));
+        Ok(Tensor::stack(&views.collect::<Vec<_>>(), 1))
+    })?;
+    Ok((both.select(1, 0).contiguous(), both.select(1, 1).contiguous()))
 }
 
 /// A look at the features while training: on training images alone, a few of them held against the others.
@@ -357,19 +363,15 @@ impl Online {
     }
 
     /// `online_knn` (where there are labels and neighbours enough), and two signs of collapse: the mean standard
-    /// deviation of normalised features times the root of their dimension, and their effective rank.
+    /// deviation of normalised features times the root of their dimension, and their effective rank. Several ranks share the
+    /// work.
     ///
     /// # Errors
-    /// If the features are not finite.
+    /// If the features are not finite, or a process cannot be reached.
     pub fn look(&self, method: &dyn Method) -> Result<Vec<(String, f64)>> {
         let n = self.images.size()[0];
-        let x = no_grad(|| {
-            let starts = (0..n).step_by(BATCH);
-            let parts: Vec<Tensor> = starts
-                .map(|from| method.features(&self.images.narrow(0, from, (n - from).min(BATCH as i64)), false))
-                .collect();
-            Tensor::cat(&parts, 0).to_device(Device::Cpu)
-        });
+        let batches = self.images.split(BATCH as i64, 0);
+        let x = group::in_shares(batches.len(), |i| Ok(method.features(&batches[i], false).to_device(Device::Cpu)))?;
         let mut metrics = Vec::new();
         if let (Some(labels), true) = (&self.labels, self.bank >= self.knn.k as i64 && self.bank < n) {
             let part = |from, length| Features::new(x.narrow(0, from, length), labels.narrow(0, from, length));

@@ -10,7 +10,7 @@ use selfsup_core::data::Normalisation;
 use selfsup_core::encoder::{self, EncoderConfig};
 use selfsup_core::method::{Batch, ImageShape, Method, Shape, View};
 use selfsup_core::store::Store;
-use selfsup_core::{Device, Kind, Tensor, no_grad};
+use selfsup_core::{Device, Kind, Tensor, group, no_grad};
 use selfsup_datasets::{Dataset, Part, Vocabulary};
 use selfsup_evaluate::{Classifier, Finetune, Labelled, Network};
 use std::collections::BTreeSet;
@@ -68,20 +68,22 @@ pub fn judge(
     let classifier = Classifier::train(&settings, &network, train, dataset.classes.len(), config.seed, stop)?;
 
     let tokenizer = subject.tokenizer.as_deref().and_then(Method::tokenizer);
-    let mut right = [0; 3];
     let rows: Vec<usize> = (0..test.samples.len()).collect();
-    for index in rows.chunks(BATCH) {
+    let batches: Vec<&[usize]> = rows.chunks(BATCH).collect();
+    let right = group::in_shares(batches.len(), |i| {
+        let index = batches[i];
         let batch = batch(index)?;
         let x = &batch.views[0].x;
         let labels: Vec<i64> = index.iter().map(|&i| test.labels[i]).collect();
         let labels = Tensor::from_slice(&labels).to_device(device);
         let images = [generate(&batch), tokenizer.map(|t| t.decode(&t.encode(x))), Some(x.copy())];
-        for (right, x) in right.iter_mut().zip(&images) {
-            let Some(x) = x else { continue };
-            let found = classifier.classify(&shown(x, normalisation));
-            *right += found.eq_tensor(&labels).sum(Kind::Int64).int64_value(&[]);
-        }
-    }
+        let right = |x: &Option<Tensor>| {
+            let found = x.as_ref().map(|x| classifier.classify(&shown(x, normalisation)));
+            found.map_or(0, |found| found.eq_tensor(&labels).sum(Kind::Int64).int64_value(&[]))
+        };
+        Ok(Tensor::from_slice(&images.iter().map(right).collect::<Vec<i64>>()).unsqueeze(0))
+    })?;
+    let right = Vec::<i64>::try_from(right.sum_dim_intlist([0].as_slice(), false, None))?;
     let most = (0..dataset.classes.len() as i64).max_by_key(|c| train.labels.iter().filter(|l| *l == c).count());
     let majority = test.labels.iter().filter(|label| Some(**label) == most).count();
     let share = |right: i64| right as f64 / rows.len() as f64;

@@ -250,7 +250,7 @@ pub enum End {
 
 /// Trains and judges a configuration, or takes up where the folder's earlier run was left.
 ///
-/// Of several processes with a group in force all train; rank 0 alone has the folder, judges, and gives scores.
+/// Of several processes with a group in force all train and judge; rank 0 alone has the folder, and gives scores.
 ///
 /// # Errors
 /// If the folder belongs to another configuration (the message names what differs), or anything fails on the way.
@@ -288,12 +288,10 @@ pub fn execute(
         return Ok(End::Done(rows));
     }
     let start = Start::of(config)?;
-    let Some(first) = FirstStage::of(config, dataset, machine, folder, stop)? else { return Ok(End::Stopped) };
-    let mut subject = build_from(start.as_ref(), config, first.config(), dataset, machine.device)?;
-    first.load(&subject.store)?;
-    if group::rank() > 0 && !trains(config) {
-        return Ok(End::Done(Vec::new()));
-    }
+    let Some(stage) = FirstStage::of(config, dataset, machine, folder, stop)? else { return Ok(End::Stopped) };
+    let mut subject = build_from(start.as_ref(), config, stage.config(), dataset, machine.device)?;
+    stage.load(&subject.store)?;
+    let first = group::rank() == 0;
     let started = Instant::now();
     let mut meta = Meta {
         commit: COMMIT.into(),
@@ -302,7 +300,7 @@ pub fn execute(
         device: machine.text(),
         command: std::env::args().collect::<Vec<_>>().join(" "),
         parameters: subject.store.parameters(),
-        tokenizer: first.origin(),
+        tokenizer: stage.origin(),
         start: start.map(|start| start.origin),
         train_seconds: 0.0,
         images_per_second: 0.0,
@@ -316,12 +314,11 @@ pub fn execute(
     if trains(config) {
         memory::start(machine.device);
         outcome = train(config, dataset, &mut subject, folder, stop, &mut meta)?;
-        if group::rank() > 0 {
-            return Ok(if let Outcome::Stopped(_) = outcome { End::Stopped } else { End::Done(Vec::new()) });
-        }
         meta.peak_memory_mib = memory::peak_mib(machine.device);
         meta.train_seconds += started.elapsed().as_secs_f64();
-        write_whole(&meta_path, &serde_json::to_vec_pretty(&meta)?)?;
+        if first {
+            write_whole(&meta_path, &serde_json::to_vec_pretty(&meta)?)?;
+        }
     }
     let mut row = Row {
         run_id: folder.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
@@ -342,6 +339,7 @@ pub fn execute(
     };
     match outcome {
         Outcome::Stopped(_) => return Ok(End::Stopped),
+        Outcome::Diverged(_) if !first => return Ok(End::Done(Vec::new())),
         Outcome::Diverged(why) => {
             eprintln!("{}: {why}", config.name());
             row.protocol = "knn".into();
@@ -355,10 +353,15 @@ pub fn execute(
         }
         Outcome::Finished => {}
     }
-    let scores = match group::alone(|| evaluation::judge(config, dataset, &mut subject, stop)) {
+    // Processes of different machines may round differently, and an untrained encoder's tokenizer is rank 0's so far.
+    group::broadcast(&subject.store.variables().into_iter().map(|v| v.tensor.detach()).collect::<Vec<_>>())?;
+    let scores = match evaluation::judge(config, dataset, &mut subject, stop) {
         Err(why) if why.is::<Stopped>() => return Ok(End::Stopped),
         scores => scores?,
     };
+    if !first {
+        return Ok(End::Done(Vec::new()));
+    }
     row.wall_s = if meta.train_seconds > 0.0 { meta.train_seconds } else { started.elapsed().as_secs_f64() };
     if let (Some(portrait), Some(test)) = (&scores.portrait, &dataset.test) {
         portrait.write(dataset, test, &subject, &folder.path.join("plots"))?;
@@ -526,11 +529,11 @@ fn train(
     let first = meta.tokenizer.as_ref().map_or(String::new(), |origin| format!("-{}", &origin.sha256[..8]));
     let start = meta.start.as_ref().map_or(String::new(), |origin| format!("-w{}", &origin.sha256[..8]));
     let identity = config.hash()? + &format!("-s{}{first}{start}", config.seed);
-    let look = |subject: &Subject| -> Result<_> {
-        let online = evaluation::Online::new(config, dataset, subject)?;
-        Ok((online, Writer::create(&folder.path.join(EVENTS), seconds_since_1970())?))
+    let online = evaluation::Online::new(config, dataset, subject)?;
+    let look = |at: Progress, method: &dyn Method| {
+        let every = config.evaluate.online_every;
+        if every > 0 && at.epoch.is_multiple_of(every) { online.look(method) } else { Ok(Vec::new()) }
     };
-    let looked = if group::rank() == 0 { Some(look(subject)?) } else { None };
     let run = Run {
         method: &mut *subject.method,
         store: &subject.store,
@@ -545,8 +548,14 @@ fn train(
         stop,
         resume: folder.resume,
     };
-    // Rank 0 alone looks on.
-    let Some((online, mut board)) = looked else { return fit(run, &mut |_| Ok(())) };
+    // All look at the features; what is seen, rank 0 alone tells.
+    if group::rank() > 0 {
+        return fit(run, &mut |event| match event {
+            Event::Epoch { at, method, .. } => look(at, method).map(drop),
+            _ => Ok(()),
+        });
+    }
+    let mut board = Writer::create(&folder.path.join(EVENTS), seconds_since_1970())?;
     let mut display = Display::new(config.name(), config.train.batch);
     let outcome = fit(run, &mut |event| {
         match event {
@@ -564,12 +573,9 @@ fn train(
                 board.flush()?;
             }
             Event::Epoch { at, method, metrics } => {
-                let every = config.evaluate.online_every;
-                if every > 0 && at.epoch.is_multiple_of(every) {
-                    *metrics = online.look(method)?;
-                    if let Some(warning) = evaluation::collapse_warning(metrics) {
-                        display.say(&format!("{} epoch {}: {warning}", config.name(), at.epoch));
-                    }
+                *metrics = look(at, method)?;
+                if let Some(warning) = evaluation::collapse_warning(metrics) {
+                    display.say(&format!("{} epoch {}: {warning}", config.name(), at.epoch));
                 }
                 display.epoch(at, metrics);
             }

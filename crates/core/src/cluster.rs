@@ -1,5 +1,6 @@
 //! Clustering of features, and how alike two clusterings are.
 
+use crate::group;
 use crate::rng::Rng;
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor, no_grad};
@@ -40,10 +41,11 @@ pub struct Clusters {
 }
 
 impl KMeans {
-    /// Clusters the rows of `x`, [n, D] f32, starting from k of them drawn with `rng`.
+    /// Clusters the rows of `x`, [n, D] f32, starting from k of them drawn with `rng`. Where there are several ranks all give
+    /// the same rows, and each finds the nearest centroids of a share of them.
     ///
     /// # Errors
-    /// If there are fewer rows than clusters.
+    /// If there are fewer rows than clusters; or if a process cannot be reached.
     pub fn fit(&self, x: &Tensor, rng: &mut Rng) -> Result<Clusters> {
         let n = x.size()[0];
         ensure!(
@@ -55,11 +57,17 @@ impl KMeans {
             let first: Vec<i64> = rng.permutation(n as usize)[..self.k as usize].iter().map(|&i| i as i64).collect();
             let mut centroids = x.index_select(0, &Tensor::from_slice(&first).to_device(x.device()));
             for _ in 0..self.iterations {
-                centroids = self.update(x, &nearest(x, &centroids, self.metric), &centroids, rng);
+                centroids = self.update(x, &self.assign(x, &centroids)?, &centroids, rng);
             }
-            let assignment = nearest(x, &centroids, self.metric);
+            let assignment = self.assign(x, &centroids)?;
             Ok(Clusters { centroids, assignment })
         })
+    }
+
+    /// [`nearest`], each row by one rank.
+    fn assign(&self, x: &Tensor, centroids: &Tensor) -> Result<Tensor> {
+        let parts = x.split(PART, 0);
+        group::in_shares(parts.len(), |i| Ok(nearest(&parts[i], centroids, self.metric)))
     }
 
     /// The centroids of an assignment; `old` are those before it.
@@ -79,6 +87,9 @@ impl KMeans {
     }
 }
 
+/// Rows that stay in a core's cache until their largest products are found.
+const PART: i64 = 1024;
+
 /// The place of the nearest centroid of each row: [n, D], [k, D] -> `[n]` i64.
 pub fn nearest(x: &Tensor, centroids: &Tensor, metric: Metric) -> Tensor {
     // |x - c|^2 = |x|^2 - 2 (x c - |c|^2 / 2), of which |x|^2 decides nothing.
@@ -86,9 +97,8 @@ pub fn nearest(x: &Tensor, centroids: &Tensor, metric: Metric) -> Tensor {
         Metric::Euclidean => centroids.square().sum_dim_intlist([-1].as_slice(), false, None) * 0.5,
         Metric::Cosine => Tensor::zeros([centroids.size()[0]], (centroids.kind(), centroids.device())),
     };
-    // In parts that stay in a core's cache until their largest products are found.
     let parts: Vec<Tensor> =
-        x.split(1024, 0).iter().map(|x| (x.matmul(&centroids.tr()) - &offset).argmax(-1, false)).collect();
+        x.split(PART, 0).iter().map(|x| (x.matmul(&centroids.tr()) - &offset).argmax(-1, false)).collect();
     Tensor::cat(&parts, 0)
 }
 

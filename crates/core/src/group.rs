@@ -15,8 +15,9 @@
 use crate::layer::MOMENTUM;
 use anyhow::{Result, bail};
 use selfsup_torch_ext::RunningMoments;
-pub use selfsup_torch_ext::{Group, Meeting};
+pub use selfsup_torch_ext::{Given, Group, Meeting};
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::rc::Rc;
 use tch::{Tensor, no_grad};
 
@@ -182,6 +183,16 @@ pub fn average_gradients(variables: &[Tensor]) -> Result<()> {
     current().map_or(Ok(()), |group| told(group.average_gradients(variables)))
 }
 
+/// A number as rank 0 has it: for decisions, since machines may round differently.
+///
+/// # Errors
+/// If a process cannot be reached.
+pub fn of_first(number: f64) -> Result<f64> {
+    let number = Tensor::from(number);
+    broadcast(&[number.shallow_clone()])?;
+    Ok(number.double_value(&[]))
+}
+
 /// What each rank says, rank by rank.
 ///
 /// # Errors
@@ -192,15 +203,22 @@ pub fn exchange(text: &str) -> Result<Vec<String>> {
     Ok(said.into_iter().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect())
 }
 
+/// Each tensor becomes its sum over the ranks.
+///
+/// # Errors
+/// If a process cannot be reached, or their lists differ.
+pub fn sum(tensors: &[Tensor]) -> Result<()> {
+    current().map_or(Ok(()), |group| told(group.sum_(tensors)))
+}
+
 /// The means of numbers over the ranks.
 ///
 /// # Errors
 /// If a process cannot be reached, or they have other numbers.
 pub fn average_numbers(numbers: &[f64]) -> Result<Vec<f64>> {
-    let Some(group) = current() else { return Ok(numbers.to_vec()) };
     let sums = Tensor::from_slice(numbers);
-    told(group.sum_(&[sums.shallow_clone()]))?;
-    Ok(Vec::try_from(sums / group.size() as f64)?)
+    sum(&[sums.shallow_clone()])?;
+    Ok(Vec::try_from(sums / size() as f64)?)
 }
 
 /// What rank 0 alone does, the others waiting for what it says.
@@ -236,13 +254,35 @@ pub fn any(here: bool) -> Result<bool> {
     Ok(average_numbers(&[f64::from(u8::from(here))])?[0] > 0.0)
 }
 
-/// The `whole` rows of a list of which each rank made a `share`, one after the other; `own` are this rank's, fewer than
-/// that or none where the list ends. Without a graph.
-pub fn gather_shares(own: &Tensor, share: i64, whole: i64) -> Tensor {
+/// Which of `count` things are this rank's to make, where each is made by one: as many in a row as it takes, from rank 0 on.
+pub fn share_of(count: usize) -> Range<usize> {
+    let share = count.div_ceil(size());
+    (rank() * share).min(count)..((rank() + 1) * share).min(count)
+}
+
+/// `count` parts of a whole, part i by `f(i)`, [n_i, ..], joined in their order: [sum of n_i, ..]. Each rank makes its share
+/// ([`share_of`]) as if it were alone and is given the others', so the whole has the same bits for any number of ranks.
+/// Without a graph.
+///
+/// # Errors
+/// What `f` gives; or if a process cannot be reached, or makes rows of another kind or shape.
+pub fn in_shares(count: usize, mut f: impl FnMut(usize) -> Result<Tensor>) -> Result<Tensor> {
+    let mut f = |i| no_grad(|| alone(|| f(i)));
+    let own = match share_of(count).map(&mut f).collect::<Result<Vec<Tensor>>>()? {
+        // Who has nothing to make still says what rows are like.
+        parts if parts.is_empty() => f(0)?.narrow(0, 0, 0),
+        parts => Tensor::cat(&parts, 0),
+    };
     if current().is_none() {
-        return own.shallow_clone();
+        return Ok(own);
     }
-    let missing = share - own.size()[0];
-    let empty = own.new_zeros([&[missing], &own.size()[1..]].concat(), (own.kind(), own.device()));
-    no_grad(|| gather(&Tensor::cat(&[own, &empty], 0))).narrow(0, 0, whole)
+    no_grad(|| {
+        let rows = Vec::<i64>::try_from(gather(&Tensor::from_slice(&[own.size()[0]])))?;
+        let most = rows.iter().copied().max().unwrap_or(0);
+        let missing = own.new_zeros([&[most - own.size()[0]], &own.size()[1..]].concat(), (own.kind(), own.device()));
+        let all = gather(&Tensor::cat(&[own, missing], 0));
+        check()?;
+        let parts: Vec<Tensor> = rows.iter().zip(all.split(most, 0)).map(|(&n, part)| part.narrow(0, 0, n)).collect();
+        Ok(Tensor::cat(&parts, 0))
+    })
 }

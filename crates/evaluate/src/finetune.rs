@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use selfsup_core::augment::views::{plain, render_views};
 use selfsup_core::augment::{Crop, Recipe};
 use selfsup_core::data::{Modality, Normalisation, Samples};
+use selfsup_core::group;
 use selfsup_core::layer::Linear;
 use selfsup_core::loss::cross_entropy;
 use selfsup_core::optimiser::{Optimiser, OptimiserConfig};
@@ -166,9 +167,12 @@ impl<'a> Classifier<'a> {
     /// same ones; smaller fractions are parts of larger ones. The arithmetic is that of
     /// [`selfsup_core::precision::with`]. `stop`, set from outside, ends it after the step in progress.
     ///
+    /// Several ranks begin with the same weights and train as one, each with its part of a batch, or with all of it where it
+    /// cannot be shared equally.
+    ///
     /// # Errors
     /// If the configuration cannot be used, images and labels do not fit, an image cannot be read, or the loss diverges;
-    /// [`Stopped`] if it was.
+    /// [`Stopped`] if it was; or if a process cannot be reached.
     pub fn train(
         config: &Finetune,
         network: &'a Network<'a>,
@@ -192,6 +196,7 @@ impl<'a> Classifier<'a> {
         };
         let mut variables = network.store.trainable();
         variables.extend(head.store.trainable());
+        let tensors: Vec<Tensor> = variables.iter().map(|v| v.tensor.shallow_clone()).collect();
         let mut optimiser_state = Optimiser::new(optimiser, variables)?;
 
         // The recipe is for images; sequences are shown as they are.
@@ -199,6 +204,8 @@ impl<'a> Classifier<'a> {
             if matches!(train.samples.modality(), Modality::Images { .. }) { recipe } else { &Recipe::default() };
         let recipes = std::slice::from_ref(recipe);
         let batch = batch.min(labelled.len());
+        let shared = batch.is_multiple_of(group::size());
+        let own = if shared { group::share_of(batch) } else { 0..batch };
         let per_epoch = (labelled.len() / batch) as u64;
         let epochs = epochs.max(min_steps.div_ceil(per_epoch));
         let steps = epochs * per_epoch;
@@ -210,19 +217,27 @@ impl<'a> Classifier<'a> {
             let mut total = Tensor::zeros([], (Kind::Double, device));
             for (step, index) in order.chunks_exact(batch).enumerate() {
                 let at = Progress { step: epoch * per_epoch + step as u64, steps, epoch, epochs };
+                let index = &index[own.clone()];
                 let views =
                     render_views(train.samples, index, recipes, network.size, network.normalisation, seed, epoch)?;
-                let logits = head.linear.forward(&(network.features)(&views[0].to_view(device).x, true));
-                let loss = cross_entropy(&logits, &train.labels_of(index).to_device(device));
+                let loss = || {
+                    let logits = head.linear.forward(&(network.features)(&views[0].to_view(device).x, true));
+                    cross_entropy(&logits, &train.labels_of(index).to_device(device))
+                };
+                let loss = if shared { loss() } else { group::alone(loss) };
+                group::check()?;
                 optimiser_state.zero_grad()?;
-                loss.f_backward()?;
+                let done = loss.f_backward();
+                group::check()?;
+                done?;
+                group::average_gradients(&tensors)?;
                 optimiser_state.step(Schedule::default().rate(peak, warmup, at), peak)?;
                 total += loss.detach().to_kind(Kind::Double);
-                if stop.load(Ordering::Relaxed) {
+                if group::any(stop.load(Ordering::Relaxed))? {
                     return Err(Stopped.into());
                 }
             }
-            train_loss = total.double_value(&[]) / per_epoch as f64;
+            train_loss = group::average_numbers(&[total.double_value(&[]) / per_epoch as f64])?[0];
             ensure!(
                 train_loss.is_finite(),
                 "fine-tuning diverged in epoch {} of {epochs} (the mean loss is {train_loss}): lower the rate",
@@ -242,13 +257,13 @@ impl<'a> Classifier<'a> {
     fn accuracy(&self, test: Labelled) -> Result<f64> {
         let Network { size, normalisation, store, .. } = *self.network;
         let index: Vec<usize> = (0..test.samples.len()).collect();
-        let mut right = 0;
-        for index in index.chunks(TEST_BATCH) {
-            let x = plain(test.samples, index, size, normalisation)?.to_device(store.device());
-            let labels = test.labels_of(index).to_device(store.device());
-            right += self.classify(&x).eq_tensor(&labels).sum(Kind::Int64).int64_value(&[]);
-        }
-        Ok(right as f64 / index.len() as f64)
+        let batches: Vec<&[usize]> = index.chunks(TEST_BATCH).collect();
+        let right = group::in_shares(batches.len(), |i| {
+            let x = plain(test.samples, batches[i], size, normalisation)?.to_device(store.device());
+            let labels = test.labels_of(batches[i]).to_device(store.device());
+            Ok(self.classify(&x).eq_tensor(&labels).sum(Kind::Int64).unsqueeze(0))
+        })?;
+        Ok(right.sum(Kind::Int64).int64_value(&[]) as f64 / index.len() as f64)
     }
 }
 

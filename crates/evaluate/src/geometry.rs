@@ -5,7 +5,7 @@
 
 use crate::features::{BLOCK, moments, non_finite, normalised};
 use anyhow::{Context, Result, ensure};
-use selfsup_core::{Kind, Tensor, no_grad};
+use selfsup_core::{Kind, Tensor, group, no_grad};
 use serde::{Deserialize, Serialize};
 
 /// All numbers of this module for one set of features.
@@ -109,25 +109,27 @@ pub fn alignment(a: &Tensor, b: &Tensor) -> Result<f64> {
 /// Log of the mean of exp(-2 d^2) over all pairs of L2-normalised rows of `x` [N, D] (Wang and Isola 2020, t = 2): 0
 /// for a single point, -4 for orthonormal rows, near -4 for a uniform sphere of many dimensions. Lower is more uniform.
 ///
-/// A row of zeros has no direction and stays at the origin. The cost grows with N^2.
+/// A row of zeros has no direction and stays at the origin. The cost grows with N^2; where there are several ranks all give
+/// the same rows, and each sums a share of the pairs.
 ///
 /// # Errors
-/// If there are fewer than two rows, or a value is not finite.
+/// If there are fewer than two rows, or a value is not finite; or if a process cannot be reached.
 pub fn uniformity(x: &Tensor) -> Result<f64> {
     check(x)?;
     let x = normalised(&x.detach().to_kind(Kind::Float));
     let square = x.square().sum_dim_intlist([1i64].as_slice(), false, None::<Kind>);
     let n = x.size()[0];
     let block = ((1 << 25) / n).clamp(1, 2048);
-    let mut total = 0.0;
-    for start in (0..n).step_by(block as usize) {
+    let sums = group::in_shares((n as u64).div_ceil(block as u64) as usize, |i| {
+        let start = i as i64 * block;
         let rows = block.min(n - start);
         // Only pairs (i, j > i): the columns from the block's own first row on, less the diagonal and what is below.
         let (left, right) = (x.narrow(0, start, rows), x.narrow(0, start, n - start));
         let norms = square.narrow(0, start, rows).unsqueeze(1) + square.narrow(0, start, n - start);
         let distance = (norms - left.mm(&right.tr()) * 2.0).clamp_min_(0.0);
-        total += (distance * -2.0).exp_().triu(1).sum(Kind::Double).double_value(&[]);
-    }
+        Ok((distance * -2.0).exp_().triu(1).sum(Kind::Double).unsqueeze(0))
+    })?;
+    let total: f64 = Vec::<f64>::try_from(sums)?.iter().sum();
     Ok((total / (n as f64 * (n - 1) as f64 / 2.0)).ln())
 }
 

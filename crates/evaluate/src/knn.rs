@@ -2,7 +2,7 @@
 
 use crate::features::{Features, check_pair, normalised};
 use anyhow::{Result, ensure};
-use selfsup_core::{Tensor, no_grad};
+use selfsup_core::{Tensor, group, no_grad};
 use serde::{Deserialize, Serialize};
 
 /// Each of the `k` training images most similar to a test image (cosine s of the features) votes for its class with
@@ -20,8 +20,8 @@ impl Default for Knn {
     }
 }
 
-/// Queries that are compared with the whole training set at once.
-const QUERIES: i64 = 2048;
+/// Queries that are compared with the whole training set at once, which one of several ranks does.
+const QUERIES: i64 = 512;
 /// The most similarities held at once (256 MiB); a large training set gets fewer queries at a time.
 const SIMILARITIES: i64 = 1 << 26;
 /// Queries whose ties are resolved at once: this takes a few more tensors of their size.
@@ -61,10 +61,12 @@ impl Knn {
 
     /// The class of each row of `queries` [M, D].
     ///
-    /// Among equal similarities the earlier training image is the nearer one, among equal votes the lower class wins.
+    /// Among equal similarities the earlier training image is the nearer one, among equal votes the lower class wins. Where
+    /// there are several ranks all give the same features and queries, and each answers a share of these.
     ///
     /// # Errors
-    /// If `k` or `temperature` cannot be used, a label is not below `classes`, or the dimensions differ.
+    /// If `k` or `temperature` cannot be used, a label is not below `classes`, or the dimensions differ; or if a process
+    /// cannot be reached.
     pub fn predict(&self, train: &Features, queries: &Tensor, classes: usize) -> Result<Vec<i64>> {
         self.check()?;
         let n = train.len();
@@ -83,18 +85,18 @@ impl Knn {
             let block = (SIMILARITIES / n as i64).clamp(1, QUERIES).min(size[0].max(1));
             // One matrix for all blocks: fresh pages for each would cost more than the search.
             let scratch = Tensor::empty([block, n as i64], (train.x.kind(), train.x.device()));
-            let mut predicted = Vec::with_capacity(size[0] as usize);
-            for queries in queries.split(block, 0) {
-                let similarity = scratch.narrow(0, 0, queries.size()[0]);
-                let similarity = queries.mm_out(&similarity, &bank);
+            let blocks = queries.split(block, 0);
+            let predicted = group::in_shares(blocks.len(), |i| {
+                let similarity = scratch.narrow(0, 0, blocks[i].size()[0]);
+                let similarity = blocks[i].mm_out(&similarity, &bank);
                 let (values, indices) = self.nearest(&similarity);
                 let values: Vec<f32> = Vec::try_from(values.contiguous().view([-1]))?;
                 let indices: Vec<i64> = Vec::try_from(indices.contiguous().view([-1]))?;
-                for (values, indices) in values.chunks(self.k).zip(indices.chunks(self.k)) {
-                    predicted.push(self.vote(values, indices, &labels, classes));
-                }
-            }
-            Ok(predicted)
+                let near = values.chunks(self.k).zip(indices.chunks(self.k));
+                let votes = near.map(|(values, indices)| self.vote(values, indices, &labels, classes));
+                Ok(Tensor::from_slice(&votes.collect::<Vec<i64>>()))
+            })?;
+            Ok(Vec::try_from(predicted)?)
         })
     }
 

@@ -1,10 +1,10 @@
 //! The linear probe: multinomial logistic regression on frozen features.
 
 use crate::features::{Features, check_pair, moments};
-use crate::lbfgs::minimise;
+use crate::lbfgs::{Minimum, minimise};
 use crate::split::{Use, stratified};
 use anyhow::{Result, ensure};
-use selfsup_core::{Kind, Tensor, no_grad};
+use selfsup_core::{Kind, Tensor, group, no_grad};
 use serde::{Deserialize, Serialize};
 
 /// How the probe is fitted: mean cross-entropy + penalty / 2 |W|^2 (the bias is free) on standardised features, by
@@ -65,10 +65,12 @@ impl LinearScore {
 }
 
 impl Linear {
-    /// Fits on `train` and scores on `test`. Of `test`, only this score depends on the labels.
+    /// Fits on `train` and scores on `test`. Of `test`, only this score depends on the labels. Where there are several ranks
+    /// all give the same features, and each computes the objective of a share of the images.
     ///
     /// # Errors
-    /// If the configuration cannot be used, train and test do not belong together, or there is only one class.
+    /// If the configuration cannot be used, train and test do not belong together, or there is only one class; or if a
+    /// process cannot be reached.
     pub fn score(&self, train: &Features, test: &Features, classes: usize, seed: u64) -> Result<LinearScore> {
         self.check()?;
         check_pair(train, test, classes)?;
@@ -98,7 +100,7 @@ impl Linear {
         check_two_classes(train)?;
         no_grad(|| {
             let problem = Problem::new(train, classes);
-            Ok(problem.fit(&problem.origin(), penalty, self))
+            problem.fit(&problem.origin(), penalty, self)
         })
     }
 
@@ -118,14 +120,14 @@ impl Linear {
             "no class has two training images, so none can be held out to choose the penalty: give a single penalty"
         );
         let (rest, held_out) = (train.select(&rest)?, train.select(&held_out)?);
-        Ok(no_grad(|| {
+        no_grad(|| {
             let problem = Problem::new(&rest, classes);
             let mut start = problem.origin();
             let mut best = (f64::NAN, -1.0);
             let mut worse = 0;
             for penalty in self.strong_to_weak() {
-                let fit = problem.fit(&start, penalty, self);
-                let accuracy = fit.accuracy(&held_out);
+                let fit = problem.fit(&start, penalty, self)?;
+                let accuracy = group::of_first(fit.accuracy(&held_out))?;
                 if accuracy > best.1 {
                     best = (penalty, accuracy);
                 }
@@ -135,8 +137,8 @@ impl Linear {
                 }
                 start = fit.parameters;
             }
-            best
-        }))
+            Ok(best)
+        })
     }
 
     fn strong_to_weak(&self) -> Vec<f64> {
@@ -229,7 +231,7 @@ impl Scaling {
     }
 }
 
-/// Standardised features with their labels, as blocks of rows.
+/// Standardised features with their labels, as blocks of rows, of which each rank has a share.
 struct Problem {
     /// [n, D + 1] and [1, n] each.
     blocks: Vec<(Tensor, Tensor)>,
@@ -241,8 +243,9 @@ struct Problem {
 impl Problem {
     fn new(train: &Features, classes: usize) -> Problem {
         let scaling = Scaling::of(&train.x);
-        let labels = train.labels.unsqueeze(0);
-        let blocks = train.x.split(ROWS, 0).iter().map(|x| scaling.apply(x)).zip(labels.split(ROWS, 1)).collect();
+        let (x, labels) = (train.x.split(ROWS, 0), train.labels.unsqueeze(0).split(ROWS, 1));
+        let share = group::share_of(x.len());
+        let blocks = share.map(|i| (scaling.apply(&x[i]), labels[i].shallow_clone())).collect();
         let shape = [classes as i64, train.dimensions() as i64 + 1];
         Problem { blocks, scaling, shape, samples: train.len() as f64 }
     }
@@ -251,19 +254,39 @@ impl Problem {
         Tensor::zeros(self.shape, (Kind::Double, self.scaling.mean.device()))
     }
 
-    fn fit(&self, start: &Tensor, penalty: f64, config: &Linear) -> Classifier {
-        let objective = |parameters: &Tensor| self.objective(parameters, penalty);
-        let end = minimise(objective, start, config.max_iterations, config.tolerance);
+    /// Rank 0 says where to look next, since machines may round differently; all look together.
+    fn fit(&self, start: &Tensor, penalty: f64, config: &Linear) -> Result<Classifier> {
+        const LOOK: [f64; 2] = [-1.0, 0.0]; // or iterations and whether they converged, at the end
+        let tell = |x: &Tensor, what: [f64; 2]| -> Result<(Tensor, Vec<f64>)> {
+            let (x, what) = (x.copy(), Tensor::from_slice(&what));
+            group::broadcast(&[x.shallow_clone(), what.shallow_clone()])?;
+            Ok((x, Vec::try_from(what)?))
+        };
+        let end = if group::rank() == 0 {
+            let look = |x: &Tensor| tell(x, LOOK).and_then(|(x, _)| self.objective(&x, penalty));
+            let end = minimise(look, start, config.max_iterations, config.tolerance)?;
+            let _ = tell(&end.x, [end.iterations as f64, f64::from(u8::from(end.converged))])?;
+            end
+        } else {
+            loop {
+                let (x, what) = tell(start, LOOK)?;
+                if what != LOOK {
+                    break Minimum { x, iterations: what[0] as usize, converged: what[1] > 0.0 };
+                }
+                let _ = self.objective(&x, penalty)?;
+            }
+        };
         let scaling =
             Scaling { mean: self.scaling.mean.shallow_clone(), inverse: self.scaling.inverse.shallow_clone() };
-        Classifier { parameters: end.x, scaling, iterations: end.iterations, converged: end.converged }
+        Ok(Classifier { parameters: end.x, scaling, iterations: end.iterations, converged: end.converged })
     }
 
-    /// Value and gradient of mean cross-entropy + penalty / 2 |W|^2 at `parameters` [classes, D + 1] f64.
+    /// Value and gradient of mean cross-entropy + penalty / 2 |W|^2 at `parameters` [classes, D + 1] f64, of the images of
+    /// all ranks.
     ///
     /// The products are made in the features' kind; the sums over blocks of images, in f64. Logits are [classes, n]: with
     /// few classes, products of that orientation take a fraction of the time of their transposes.
-    fn objective(&self, parameters: &Tensor, penalty: f64) -> (f64, Tensor) {
+    fn objective(&self, parameters: &Tensor, penalty: f64) -> Result<(f64, Tensor)> {
         let kind = self.scaling.mean.kind();
         let p = parameters.to_kind(kind);
         let mut loss = Tensor::zeros([], (Kind::Double, p.device()));
@@ -276,10 +299,11 @@ impl Problem {
             let excess = log.exp_().scatter_add_(0, labels, &ones);
             gradient += excess.mm(x);
         }
+        group::sum(&[loss.shallow_clone(), gradient.shallow_clone()])?;
         let weight = parameters.narrow(1, 0, self.shape[1] - 1);
         gradient /= self.samples;
         let _ = gradient.narrow(1, 0, self.shape[1] - 1).g_add_(&(&weight * penalty));
         let loss = loss.double_value(&[]) / self.samples;
-        (loss + penalty / 2.0 * weight.square().sum(Kind::Double).double_value(&[]), gradient)
+        Ok((loss + penalty / 2.0 * weight.square().sum(Kind::Double).double_value(&[]), gradient))
     }
 }

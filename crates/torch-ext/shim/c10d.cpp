@@ -1,6 +1,5 @@
 // LibTorch's process groups (c10d, on Gloo) as plain C functions: joining one, collectives over its ranks, those that
-// gradients pass through, batch normalisation over all ranks, and the averaging of gradients, after backward or while it
-// runs.
+// gradients pass through, batch normalisation over all ranks, and the averaging of gradients.
 //
 // Before every collective the ranks compare what they are about to do: Gloo ends the process where shapes differ, and
 // waits for ever where calls do. Once something failed, a group does nothing more and gives the first failure again.
@@ -30,6 +29,7 @@
 #include "shim.hpp"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
@@ -45,6 +45,10 @@ using namespace shim;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// What ranks are about to do together. The numbers are compared, the names are told.
+enum class Act : int64_t { Gather, Sum, Max, Broadcast, Norm, Gradients, Bytes };
+constexpr size_t ACTS = 7;
+
 // A process's place among others. Held by every graph that communicates in its backward pass.
 struct Group : torch::CustomClassHolder {
   int64_t rank;
@@ -53,6 +57,20 @@ struct Group : torch::CustomClassHolder {
 
   std::mutex mutex;
   std::string failure;
+
+  // What this rank gave to collectives so far: of each act how many, and their bytes. The comparisons before them are not
+  // counted.
+  struct Given {
+    int64_t times = 0;
+    int64_t bytes = 0;
+  };
+  std::array<Given, ACTS> given;
+
+  void count(Act act, int64_t bytes) {
+    std::lock_guard<std::mutex> lock(mutex);
+    ++given[static_cast<size_t>(act)].times;
+    given[static_cast<size_t>(act)].bytes += bytes;
+  }
 
   // Runs `body` unless something failed before; keeps what fails now.
   template <typename F>
@@ -89,13 +107,10 @@ struct Handle {
   Held group;
 };
 
-// What ranks are about to do together. The numbers are compared, the names are told.
-enum class Act : int64_t { Gather, Sum, Max, Broadcast, Norm, Gradients, Bytes };
-
 const char* name_of(int64_t act) {
   static const char* names[] = {"gather", "sum", "take the maximum of", "broadcast", "normalise", "average gradients of",
                                 "exchange"};
-  return act >= 0 && act < 7 ? names[act] : "do something with";
+  return act >= 0 && act < static_cast<int64_t>(ACTS) ? names[act] : "do something with";
 }
 
 // [act, tensors, hash of all kinds and shapes, kind, dimensions, sizes ..] of which the last are the first tensor's.
@@ -129,7 +144,9 @@ void agree(Group& group, Act act, const std::vector<at::Tensor>& xs) {
   std::vector<int64_t> header(HEADER, 0);
   uint64_t hash = 0xcbf29ce484222325;
   auto mix = [&](int64_t x) { hash = (hash ^ static_cast<uint64_t>(x)) * 0x100000001b3; };
+  int64_t bytes = 0;
   for (const auto& x : xs) {
+    bytes += x.numel() * x.element_size();
     mix(static_cast<int64_t>(x.scalar_type()));
     mix(x.dim());
     for (int64_t size : x.sizes()) mix(size);
@@ -151,6 +168,7 @@ void agree(Group& group, Act act, const std::vector<at::Tensor>& xs) {
              tell(row));
     }
   }
+  group.count(act, bytes);
 }
 
 // Gloo is given dense tensors in the CPU's memory.
@@ -170,8 +188,8 @@ void reduce_dense(Group& group, at::Tensor x, c10d::ReduceOp::RedOpType op) {
   if (x.numel() > 0) wait(group.gloo->allreduce(list, options));
 }
 
-at::Tensor sum(Group& group, const at::Tensor& x) {
-  agree(group, Act::Sum, {x});
+at::Tensor sum(Group& group, const at::Tensor& x, Act act = Act::Sum) {
+  agree(group, act, {x});
   at::Tensor out = staged(x).clone();
   reduce_dense(group, out, c10d::ReduceOp::SUM);
   return out.to(x.device());
@@ -295,7 +313,7 @@ struct BatchNorm : torch::autograd::Function<BatchNorm> {
         {false, true, true});
     at::Tensor sums = at::cat({of_weight, of_bias}); // [2 C]
     double total = context->saved_data["total"].toDouble();
-    if (!group->attempt_in_graph([&] { sums = sum(*group, sums); })) total = 1;
+    if (!group->attempt_in_graph([&] { sums = sum(*group, sums, Act::Norm); })) total = 1;
     const int64_t channels = x.size(1);
     const at::Tensor scale = (var + eps).rsqrt();
     const at::Tensor factor = weight.defined() ? scale * weight.detach() : scale;
@@ -346,6 +364,15 @@ void sse_group_leave(Handle* handle) {
 char* sse_group_failure(const Handle* handle) {
   std::lock_guard<std::mutex> lock(handle->group->mutex);
   return handle->group->failure.empty() ? nullptr : message(handle->group->failure.c_str());
+}
+
+// What this rank gave to collectives so far: of each act how many and their bytes, in the order of Act.
+void sse_group_given(const Handle* handle, int64_t* times, int64_t* bytes) {
+  std::lock_guard<std::mutex> lock(handle->group->mutex);
+  for (size_t act = 0; act < ACTS; ++act) {
+    times[act] = handle->group->given[act].times;
+    bytes[act] = handle->group->given[act].bytes;
+  }
 }
 
 // op: 0 sum, 1 maximum.

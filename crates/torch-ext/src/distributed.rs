@@ -6,7 +6,8 @@
 
 use crate::ffi::{
     List, RawGroup, check, sse_group_average_gradients, sse_group_batch_norm, sse_group_broadcast, sse_group_exchange,
-    sse_group_failure, sse_group_gather, sse_group_join, sse_group_leave, sse_group_reduce, sse_group_sum,
+    sse_group_failure, sse_group_gather, sse_group_given, sse_group_join, sse_group_leave, sse_group_reduce,
+    sse_group_sum,
 };
 use anyhow::{Context, Result, ensure};
 use std::ffi::CString;
@@ -32,6 +33,20 @@ pub struct Meeting {
     pub meet: Duration,
     /// How long to wait for an answer once all are there.
     pub timeout: Duration,
+}
+
+/// Kinds of collectives, in the shim's order.
+const ACTS: [&str; 7] = ["gather", "sum", "maximum", "broadcast", "norm", "gradients", "exchange"];
+
+/// What a rank gave to collectives of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// `gather`, `sum`, `maximum`, `broadcast`, `norm` (batch statistics, both ways), `gradients` or `exchange` (whose bytes
+    /// are not counted).
+    pub what: &'static str,
+    pub times: u64,
+    /// Of the tensors that this rank gave; what that means for the network depends on the algorithm.
+    pub bytes: u64,
 }
 
 /// A process's place among others.
@@ -87,6 +102,14 @@ impl Group {
     pub fn failure(&self) -> Option<String> {
         // SAFETY: the handle is alive; what it returns is a string of the shim or null, as `check` takes it.
         unsafe { check(sse_group_failure(self.raw)) }.err().map(|error| error.to_string())
+    }
+
+    /// What this rank gave to collectives so far, without the comparisons before each.
+    pub fn given(&self) -> [Given; ACTS.len()] {
+        let (mut times, mut bytes) = ([0; ACTS.len()], [0; ACTS.len()]);
+        // SAFETY: the handle is alive, and the shim writes as many numbers as there are acts to each.
+        unsafe { sse_group_given(self.raw, times.as_mut_ptr(), bytes.as_mut_ptr()) };
+        std::array::from_fn(|i| Given { what: ACTS[i], times: times[i] as u64, bytes: bytes[i] as u64 })
     }
 
     /// Each tensor becomes its sum over the ranks.

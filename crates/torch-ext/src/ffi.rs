@@ -82,6 +82,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
     pub(crate) fn sse_group_leave(group: *mut RawGroup);
     pub(crate) fn sse_group_failure(group: *const RawGroup) -> *mut c_char;
+    pub(crate) fn sse_group_given(group: *const RawGroup, times: *mut i64, bytes: *mut i64);
     pub(crate) fn sse_group_reduce(group: *const RawGroup, list: RawList, op: i32) -> *mut c_char;
     pub(crate) fn sse_group_broadcast(group: *const RawGroup, list: RawList) -> *mut c_char;
     pub(crate) fn sse_group_exchange(

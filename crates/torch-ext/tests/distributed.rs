@@ -81,6 +81,9 @@ fn collectives_are_their_formulas() {
             assert_eq!(first, make(1));
             assert_eq!(group.gather(&make(1 + rank)).expect("a gather"), Tensor::cat(&[make(1), make(2)], 0));
         }
+        // Four gathers of three values of 4, 8, 8 and 2 bytes.
+        let given = group.given().into_iter().find(|given| given.what == "gather").expect("an act of this name");
+        assert_eq!((given.times, given.bytes), (4, 3 * 22));
         // Neither layout nor emptiness is an obstacle.
         let turned = numbers(0.1, &[2, 3]).tr();
         group.sum_(&[turned.shallow_clone(), Tensor::zeros([0], (Kind::Float, Device::Cpu))]).expect("a sum");

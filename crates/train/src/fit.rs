@@ -165,8 +165,9 @@ struct State {
 /// Trains. The same configuration, seed, machine and thread count give the same weights, bit for bit, however often
 /// the run was interrupted.
 ///
-/// Several processes with a group in force ([`group`]) train as one: each has its rows of every batch. Rank 0 alone reads
-/// and writes files and observes; what it read the others are told, so that a run may go on with another number of them.
+/// Several processes with a group in force ([`group`]) train as one: each has its rows of every batch, and each observes.
+/// Rank 0 alone reads and writes files; what it read the others are told, so that a run may go on with another number of
+/// them.
 ///
 /// # Errors
 /// If images cannot be read, files not written, or a checkpoint belongs to something else; if another process trains
@@ -178,7 +179,6 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
     let (rank, ranks) = (group::rank(), group::size());
     let batch_of_rank = config.batch_of_rank(ranks)?;
     agree(&run)?;
-    let mut observe = |event: Event<'_>| if rank == 0 { group::alone(|| observe(event)) } else { Ok(()) };
     let per_epoch = (run.samples.len() / config.batch) as u64;
     ensure!(
         per_epoch > 0,

@@ -8,7 +8,7 @@ use augself::{Part, Targets};
 use selfsup_core::augment::views::render_views;
 use selfsup_core::data::Samples;
 use selfsup_core::method::Shape;
-use selfsup_core::{Device, Kind, Tensor, no_grad};
+use selfsup_core::{Device, Kind, Tensor, group};
 use selfsup_datasets::Dataset;
 
 /// `r2_NAME` for each number that AugSelf tells of a view (a crop's centre is where the network sees it, what was not
@@ -37,18 +37,21 @@ pub(super) fn augmentation(
     }
     // Features [N, D] of augmented images, and omega [N, n]. No epoch of training has these numbers.
     let views = |f: &dyn Fn(&Tensor) -> Tensor, samples: &dyn Samples, epoch: u64| -> Result<[Tensor; 2]> {
-        let (mut x, mut omega) = (Vec::new(), Vec::new());
         let rows: Vec<usize> = (0..samples.len()).collect();
-        for index in rows.chunks(BATCH) {
+        let batches: Vec<&[usize]> = rows.chunks(BATCH).collect();
+        // Both side by side, as one pass gives them.
+        let both = group::in_shares(batches.len(), |i| {
             let (recipes, size) = (std::slice::from_ref(recipe), image.size as usize);
-            let views = render_views(samples, index, recipes, size, &dataset.normalisation, config.seed, epoch)?;
+            let views = render_views(samples, batches[i], recipes, size, &dataset.normalisation, config.seed, epoch)?;
             let view = views[0].to_view(subject.store.device());
-            x.push(no_grad(|| f(&view.x)).to_kind(Kind::Float).to_device(Device::Cpu));
             let parts = Part::ALL.into_iter().filter(|&part| targets.width(part) > 0);
-            let parts: Vec<Tensor> = parts.map(|part| targets.omega(part, &view.params)).collect();
-            omega.push(Tensor::cat(&parts, 1).to_device(Device::Cpu));
-        }
-        Ok([Tensor::cat(&x, 0), Tensor::cat(&omega, 0)])
+            let omega = parts.map(|part| targets.omega(part, &view.params));
+            let both: Vec<Tensor> = std::iter::once(f(&view.x)).chain(omega).collect();
+            let both: Vec<Tensor> = both.iter().map(|x| x.to_kind(Kind::Float).to_device(Device::Cpu)).collect();
+            Ok(Tensor::cat(&both, 1))
+        })?;
+        let d = both.size()[1] - names.len() as i64;
+        Ok([both.narrow(1, 0, d).contiguous(), both.narrow(1, d, names.len() as i64).contiguous()])
     };
     let mut values = Vec::new();
     let mut measure = |prefix: &str, f: &dyn Fn(&Tensor) -> Tensor| -> Result<()> {

@@ -3,6 +3,7 @@
 use crate::{Config, Sampling};
 use anyhow::Result;
 use selfsup_core::cluster::{Empty, KMeans, Metric, nearest, sizes};
+use selfsup_core::group;
 use selfsup_core::memory::Bank;
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::{Path, assign};
@@ -175,7 +176,9 @@ impl Clusters {
     /// that leaves a part too small.
     fn half(&self, rows: &Tensor, rng: &mut Rng) -> Tensor {
         let k_means = KMeans { k: 2, iterations: ITERATIONS, metric: Metric::Euclidean, empty: Empty::Split };
-        let found = k_means.fit(rows, rng).expect("the largest cluster has two images: there are as many as clusters");
+        // Every rank by itself: what a step does with a bank is no place to tell that another is lost.
+        let found = group::alone(|| k_means.fit(rows, rng));
+        let found = found.expect("the largest cluster has two images: there are as many as clusters");
         if sizes(&found.assignment, 2).min().int64_value(&[]) >= self.least {
             return found.assignment.eq(1);
         }

@@ -170,19 +170,12 @@ impl Plain<'_> {
     /// # Errors
     /// If a sample cannot be read.
     pub fn map(&self, mut f: impl FnMut(&Tensor) -> Tensor) -> Result<Tensor> {
-        let n = self.samples.len();
-        let share = n.div_ceil(Self::BATCH).div_ceil(group::size()) * Self::BATCH;
-        let places: Vec<usize> = (0..n).skip(group::rank() * share).take(share).collect();
-        let mut of = |index: &[usize]| {
-            let x = plain(self.samples, index, self.size, self.normalisation)?.to_device(self.device);
-            Ok(tch::no_grad(|| group::alone(|| f(&x))))
-        };
-        // A rank with nothing to look at still says what rows are like.
-        let own = match places.chunks(Self::BATCH).map(&mut of).collect::<Result<Vec<Tensor>>>()? {
-            parts if parts.is_empty() => of(&[0])?.narrow(0, 0, 0),
-            parts => Tensor::cat(&parts, 0),
-        };
-        Ok(group::gather_shares(&own, share as i64, n as i64))
+        let places: Vec<usize> = (0..self.samples.len()).collect();
+        let batches: Vec<&[usize]> = places.chunks(Self::BATCH).collect();
+        group::in_shares(batches.len(), |i| {
+            let index = batches.get(i).context("there are no samples to look at")?;
+            Ok(f(&plain(self.samples, index, self.size, self.normalisation)?.to_device(self.device)))
+        })
     }
 }
 
