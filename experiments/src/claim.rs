@@ -47,7 +47,7 @@ pub struct Claim {
     pub trust: String,
     /// Of [`CLASSES`]; runs of a class share the settings of `claims/settings.toml`.
     pub class: String,
-    /// Of its first look; [`Claim::every_seed`] has those of the second too.
+    /// Of its first look; a second takes as many more.
     pub seeds: Vec<u64>,
     /// Changes to the configuration of every arm.
     #[serde(default)]
