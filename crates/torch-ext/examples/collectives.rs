@@ -63,6 +63,9 @@ fn tell(what: &str, rows: &[Row]) {
         println!("{bytes:14.0} {low:10.0} {median:10.0} {high:10.0}");
     }
     let (latency, bandwidth) = line(rows);
+    if latency <= 0.0 || bandwidth <= 0.0 {
+        return println!("{what}: no line, the times are not ruled by the bytes: other work has the machine\n");
+    }
     let off = rows.iter().map(|r| ((latency + r.bytes / bandwidth) / r.quartiles[1] - 1.0).abs()).fold(0.0, f64::max);
     println!("{what}: {latency:.0} us + bytes / {bandwidth:.0} MB/s, at most {:.0} % off a median\n", 100.0 * off);
 }
