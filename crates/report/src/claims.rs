@@ -240,9 +240,9 @@ pub fn listing(claims: &[Claim]) -> Listing {
         note: format!(
             "A claim is reproduced if all its rules hold, not reproduced if one fails. Rules were fixed before these \
              runs; where trial runs had shown the sign before that, the claim says so. Tests are one-sided t tests of the \
-             rules' values over seeds, corrected for {LOOKS} looks and by Holm's rule for {} claims at {ALPHA}: p of a claim that is not \
-             reproduced is that of its failing, of every other that of its holding. Inconclusive: these seeds decide \
-             neither.",
+             rules' values over seeds, corrected for {LOOKS} looks and by Holm's rule for {} claims at {ALPHA}: p of a \
+             claim that is not reproduced is that of its failing, of every other that of its holding. Inconclusive: these \
+             seeds decide neither.",
             claims.len()
         ),
     }

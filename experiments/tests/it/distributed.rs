@@ -457,25 +457,29 @@ fn launched_processes_train_one_run_and_one_of_them_tells() {
     }
 }
 
-#[test]
-fn a_process_killed_while_all_judge_ends_the_other_in_words() {
-    let place = temporary();
-    let place = place.path();
-    let long = ["evaluate.protocols=['finetune']", "evaluate.fractions=[1.0]", "evaluate.finetune.epochs=100000"];
-    let mut children = ranks(place, &[&long, &long]);
-    // Written between training and judging.
-    let (trained, started) = (place.join("run/meta.json"), Instant::now());
-    while !trained.exists() {
-        assert!(started.elapsed() < Duration::from_secs(60), "training does not end");
+/// Kills rank 1 of two once this file is there and `more` has passed, and holds rank 0 to its sentence.
+fn kill_one(mut children: Vec<Child>, there: &Path, more: Duration) {
+    let started = Instant::now();
+    while !there.exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no {}", there.display());
         std::thread::sleep(Duration::from_millis(20));
     }
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(more);
     children[1].kill().expect("it can be killed");
     let _ = children.remove(1).wait();
     let killed = Instant::now();
     let told = last_words(children.remove(0));
     assert!(told.contains("rank 0 of 2 lost the other processes") && told.contains("last checkpoint"), "{told}");
     assert!(killed.elapsed() < Duration::from_secs(20), "it took {:?}", killed.elapsed());
+}
+
+#[test]
+fn a_process_killed_while_all_judge_ends_the_other_in_words() {
+    let place = temporary();
+    let place = place.path();
+    let long = ["evaluate.protocols=['finetune']", "evaluate.fractions=[1.0]", "evaluate.finetune.epochs=100000"];
+    // Written between training and judging.
+    kill_one(ranks(place, &[&long, &long]), &place.join("run/meta.json"), Duration::from_secs(1));
     assert!(!place.join("run/DONE").exists());
 }
 
@@ -484,19 +488,7 @@ fn a_killed_process_ends_the_other_in_words_and_another_number_goes_on() {
     let place = temporary();
     let place = place.path();
     let long = ["train.epochs=60", "train.warmup=0"];
-    let mut children = ranks(place, &[&long, &long]);
-    let checkpoint = place.join("run/checkpoints/last.safetensors");
-    let started = Instant::now();
-    while !checkpoint.exists() {
-        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    children[1].kill().expect("it can be killed");
-    let _ = children.remove(1).wait();
-    let killed = Instant::now();
-    let told = last_words(children.remove(0));
-    assert!(told.contains("rank 0 of 2 lost the other processes") && told.contains("last checkpoint"), "{told}");
-    assert!(killed.elapsed() < Duration::from_secs(20), "it took {:?}", killed.elapsed());
+    kill_one(ranks(place, &[&long, &long]), &place.join("run/checkpoints/last.safetensors"), Duration::ZERO);
 
     let again = [&["--threads", "1", "pretrain", "simclr/cpu", "--out", "run"][..], &SHORT, &long].concat();
     let output = program(place, &again).output().expect("the program starts");
