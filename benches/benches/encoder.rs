@@ -4,7 +4,7 @@
 //! `-- convnet-tiny/28x28x1` runs a part. A run of this program is bf16 or f32, and always channels-last.
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use selfsup_benches::{normal, store_channels_last};
+use selfsup_benches::normal;
 use selfsup_core::encoder::{self, Encoder, EncoderConfig};
 use selfsup_core::method::{ImageShape, Shape};
 use selfsup_core::precision::{self, Precision};
@@ -34,10 +34,12 @@ impl Bench {
         let encoder = encoder::build(&(&store.root() / "encoder"), config, Shape::Image(image))
             .expect("the image fits the encoder");
         let x = normal(&[BATCH, image.channels, image.size, image.size], 0);
-        if last {
-            store_channels_last(&store);
-        }
         let x = if last { channels_last(&x) } else { x };
+        if !last {
+            for mut weight in store.variables().into_iter().map(|v| v.tensor).filter(|w| w.dim() == 4) {
+                weight.set_data(&weight.detach().contiguous());
+            }
+        }
         let gradient = normal(&[BATCH, encoder.dim()], 1);
         Bench { store, encoder, x, gradient }
     }

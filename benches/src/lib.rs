@@ -3,12 +3,10 @@
 pub mod training;
 
 use anyhow::Result;
+use selfsup_core::Tensor;
 use selfsup_core::augment::{Blur, Crop, Jitter, Recipe, Solarise, cpu};
 use selfsup_core::data::{Image, Images, Normalisation, Sample, Samples};
 use selfsup_core::rng::{Purpose, Rng};
-use selfsup_core::store::Store;
-use selfsup_core::tensor::channels_last;
-use selfsup_core::{Tensor, no_grad};
 use std::borrow::Cow;
 use std::hint::black_box;
 
@@ -17,16 +15,6 @@ pub fn normal(shape: &[i64], draw: u64) -> Tensor {
     let mut rng = Rng::new(0, Purpose::Sample, draw, 0, 0);
     let values: Vec<f32> = (0..shape.iter().product::<i64>()).map(|_| rng.normal() as f32).collect();
     Tensor::from_slice(&values).view(shape)
-}
-
-/// Puts convolution weights in the layout of the views, as the training loop does before its first step.
-pub fn store_channels_last(store: &Store) {
-    no_grad(|| {
-        for variable in store.variables().into_iter().filter(|v| v.tensor.dim() == 4) {
-            let mut tensor = variable.tensor;
-            tensor.set_data(&channels_last(&tensor.detach()));
-        }
-    });
 }
 
 /// Square images of random bytes.

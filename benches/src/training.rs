@@ -1,6 +1,6 @@
 //! A method in the middle of training, on noise: what the loop does in a step, part by part.
 
-use crate::{Noise, store_channels_last};
+use crate::Noise;
 use anyhow::{Result, ensure};
 use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::{HostBatch, Plain};
@@ -42,7 +42,6 @@ impl Training {
         let name = preset.split('/').next().unwrap_or(preset);
         let method = (registry::find(name)?.build)(&config.settings(), &setup)?;
         drop(setup);
-        store_channels_last(&store);
         let optimiser = Optimiser::new(&config.train.optimiser, store.trainable())?;
         let recipes = run::recipes(&config, &*method);
         let mut training = Training { config, store, batches: Vec::new(), method, optimiser, recipes, images, step: 0 };

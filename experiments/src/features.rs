@@ -3,13 +3,14 @@
 use crate::evaluation::extract;
 use crate::run::{Machine, open};
 use anyhow::{Context, Result, bail, ensure};
+use selfsup_core::group;
 use selfsup_core::{Kind, Tensor};
 use selfsup_report::file::write_all_whole;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// Writes the features [N, D] of a part of a run's data, in the order of the data, to `out` or, without it, into the run's
-/// export, and gives the paths. As `.npy` they are f32, and the labels `[N]` lie beside them as i64 in NAME.labels.npy;
+/// export, and gives the paths; of several processes rank 0 alone does. As `.npy` they are f32, and the labels `[N]` lie beside them as i64 in NAME.labels.npy;
 /// as `.csv` the label is the last column. Without labels there are the features alone.
 ///
 /// # Errors
@@ -27,7 +28,7 @@ pub fn write(folder: &Path, split: &str, out: Option<&Path>, machine: &Machine) 
         folder.display()
     );
     let (_, dataset, subject) = open(folder, machine)?;
-    if !folder.join("DONE").exists() {
+    if !folder.join("DONE").exists() && group::rank() == 0 {
         eprintln!("{}: the run is not finished; these are features of its last checkpoint", folder.display());
     }
     let part = match split {
@@ -37,6 +38,9 @@ pub fn write(folder: &Path, split: &str, out: Option<&Path>, machine: &Machine) 
         }
     };
     let x = extract(&|x: &Tensor| subject.method.features(x, false), &*part.samples, &subject, &dataset)?;
+    if group::rank() > 0 {
+        return Ok(Vec::new());
+    }
     let (n, d) = x.size2().context("features have the shape [N, D]")?;
     let bad = x.isfinite().logical_not().sum(Kind::Int64).int64_value(&[]);
     ensure!(bad == 0, "{bad} of {} features are not finite: the weights of {} are damaged", n * d, folder.display());

@@ -243,8 +243,8 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
             return distributed::together(timeout, || pretrain(&config, &machine, out.as_deref(), resume == "auto"));
         }
         Command::Eval { ref runs } => {
-            distributed::alone("eval")?;
-            eval(runs, &machine()?)?;
+            let machine = machine()?;
+            distributed::together(timeout, || eval(runs, &machine))?;
         }
         Command::Launch { processes, ref command } => {
             let own = ["--device", &arguments.device, "--timeout", &arguments.timeout.to_string()].map(String::from);
@@ -254,8 +254,8 @@ fn work(arguments: Arguments) -> Result<ExitCode> {
             return Ok(ExitCode::from(distributed::launch(processes, &all, &*stop_flag()?)?));
         }
         Command::Features { ref run, ref split, ref out } => {
-            distributed::alone("features")?;
-            for path in features::write(run, split, out.as_deref(), &machine()?)? {
+            let machine = machine()?;
+            for path in distributed::together(timeout, || features::write(run, split, out.as_deref(), &machine))? {
                 println!("{}", path.display());
             }
         }
@@ -600,6 +600,9 @@ fn eval(words: &[String], machine: &Machine) -> Result<()> {
         }
         let config = config.judged_by(&changes)?;
         let scores = evaluation::judge(&config, &dataset, &mut subject, &AtomicBool::new(false))?;
+        if group::rank() > 0 {
+            continue;
+        }
         if !changes.is_empty() {
             println!("{}", folder.display());
             for (protocol, metric, value) in scores.values {

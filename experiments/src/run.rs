@@ -605,11 +605,25 @@ fn exported(store: &Store) -> Vec<Variable> {
     store.below("encoder").into_iter().map(|v| Variable { name: v.name["encoder.".len()..].into(), ..v }).collect()
 }
 
-/// Reads back a run: its configuration, and its method with the weights of its last checkpoint.
+/// Reads back a run: its configuration, and its method with the weights of its last checkpoint. Each of several processes
+/// reads it, and all take the weights of rank 0.
 ///
 /// # Errors
-/// If the folder holds no finished or interrupted run, or its data are not there.
+/// If the folder holds no finished or interrupted run, or its data are not there; if processes find other runs there.
 pub fn open(folder: &Path, machine: &Machine) -> Result<(RunConfig, Dataset, Subject)> {
+    let (config, dataset, subject) = read(folder, machine)?;
+    let hashes = group::exchange(&config.hash()?)?;
+    ensure!(
+        hashes.iter().all(|hash| *hash == hashes[0]),
+        "{}: the processes find different runs there ({}): give all of them one",
+        folder.display(),
+        hashes.join(", ")
+    );
+    group::broadcast(&subject.store.variables().into_iter().map(|v| v.tensor.detach()).collect::<Vec<_>>())?;
+    Ok((config, dataset, subject))
+}
+
+fn read(folder: &Path, machine: &Machine) -> Result<(RunConfig, Dataset, Subject)> {
     let path = folder.join("config.toml");
     let text = fs::read_to_string(&path).with_context(|| {
         format!("{}: could not be read; expected the folder of a run, as `selfsup pretrain` makes it", path.display())

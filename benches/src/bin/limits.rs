@@ -79,7 +79,6 @@ impl Alone {
     fn new(name: &str, image: ImageShape, passes: [usize; 2]) -> Result<Alone> {
         let store = Store::new(0, Device::Cpu);
         let encoder = encoder::build(&(&store.root() / "encoder"), name.parse()?, Shape::Image(image))?;
-        selfsup_benches::store_channels_last(&store);
         let rows = (passes[0].max(passes[1]) * BATCH) as i64;
         let x = channels_last(&normal(&[rows, image.channels, image.size, image.size], 0));
         let gradient = normal(&[rows, encoder.dim()], 1);

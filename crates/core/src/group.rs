@@ -5,7 +5,7 @@
 //! treats each sample alone needs nothing of this module. One that holds samples against each other gathers what its
 //! networks say of them, [`gather`], and then computes the same on every rank.
 //!
-//! Gradients of weights are averaged over the ranks by the training loop. That makes the mean over a rank's own rows
+//! Gradients of weights are averaged over the ranks by the training loop ([`Gradients`]). That makes the mean over a rank's own rows
 //! the mean over the batch; and behind a gather, whose gradient is W times that of the own rows, one loss of W equal
 //! ones. Batch normalisation takes its statistics from all ranks ([`crate::layer::BatchNorm`]).
 //!
@@ -13,13 +13,13 @@
 //! cannot be reached any more is an error of the training loop ([`check`]), not of a loss.
 
 use crate::layer::MOMENTUM;
-use anyhow::{Result, bail};
-use selfsup_torch_ext::RunningMoments;
+use anyhow::{Result, bail, ensure};
 pub use selfsup_torch_ext::{Given, Group, Meeting};
+use selfsup_torch_ext::{Reducer, RunningMoments};
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
-use tch::{Tensor, no_grad};
+use tch::{Device, Tensor, no_grad};
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Group>>> = const { RefCell::new(None) };
@@ -175,12 +175,37 @@ pub fn broadcast(tensors: &[Tensor]) -> Result<()> {
     current().map_or(Ok(()), |group| told(group.broadcast_(tensors)))
 }
 
-/// The gradients of `variables` become their means over the ranks.
-///
-/// # Errors
-/// If a process cannot be reached, or their lists differ.
-pub fn average_gradients(variables: &[Tensor]) -> Result<()> {
-    current().map_or(Ok(()), |group| told(group.average_gradients(variables)))
+/// Gradients of variables as means over the ranks: on the CPU averaged while backward computes them, elsewhere after it.
+pub struct Gradients {
+    variables: Vec<Tensor>,
+    reducer: Option<Reducer>,
+}
+
+impl Gradients {
+    /// Of all variables that a loss may depend on, in the order in which it uses them.
+    ///
+    /// # Errors
+    /// If a process cannot be reached, or their lists differ.
+    pub fn of(variables: Vec<Tensor>) -> Result<Gradients> {
+        let group = current().filter(|_| variables.iter().all(|x| x.device() == Device::Cpu));
+        let reducer = group.map(|group| told(Reducer::new(&group, &variables))).transpose()?;
+        Ok(Gradients { variables, reducer })
+    }
+
+    /// The backward pass of a loss. A gradient that no rank has stays undefined.
+    ///
+    /// # Errors
+    /// If the loss has no gradient; if a process cannot be reached, or does something else.
+    pub fn backward(&self, loss: &Tensor) -> Result<()> {
+        ensure!(loss.requires_grad(), "the loss has no gradient");
+        if let Some(reducer) = &self.reducer {
+            return told(reducer.backward(loss));
+        }
+        let done = loss.f_backward();
+        check()?;
+        done?;
+        current().map_or(Ok(()), |group| told(group.average_gradients(&self.variables)))
+    }
 }
 
 /// A number as rank 0 has it: for decisions, since machines may round differently.

@@ -1,6 +1,7 @@
 //! Where all that a method remembers lives: named tensors in one store. Saving the store saves the method.
 
 use crate::rng::{Purpose, Rng, hash_name};
+use crate::tensor::channels_last;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use tch::{Device, Tensor};
@@ -205,6 +206,8 @@ impl<'a> Path<'a> {
             assign(&tensor, given);
         }
         let role = if self.frozen { Role::Buffer } else { role };
+        // Convolution weights have the layout of the views, wherever their values came from: a pass rounds by it.
+        let tensor = if tensor.dim() == 4 { channels_last(&tensor) } else { tensor };
         let tensor = tensor.to_device(self.store.device).set_requires_grad(role != Role::Buffer);
         let mut variables = self.store.variables.borrow_mut();
         assert!(variables.iter().all(|v| v.name != name), "the store has a variable `{name}` already");
@@ -275,6 +278,19 @@ mod tests {
         let other = (store.root() / "b").variable("w", &[2], Role::Weight, Init::Normal(1.0));
         let drawn = Store::new(0, Device::Cpu);
         assert_eq!(other, (drawn.root() / "b").variable("w", &[2], Role::Weight, Init::Normal(1.0)));
+    }
+
+    #[test]
+    fn convolution_weights_are_channels_last_and_so_are_their_copies() {
+        let value = Tensor::from_slice(&(0..24).map(f64::from).collect::<Vec<_>>()).view([2, 3, 2, 2]);
+        let store = Store::with_given(0, Device::Cpu, [("a.w".to_string(), value.shallow_clone())].into());
+        let path = store.root() / "a";
+        let w = path.variable("w", &[2, 3, 2, 2], Role::Weight, Init::Normal(1.0));
+        let target = path.buffer("target", &w);
+        for tensor in [&w, &target] {
+            assert_eq!(tensor.stride(), [12, 1, 6, 3]);
+            assert_eq!(tensor.detach(), value.to_kind(tch::Kind::Float));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use selfsup_core::augment::views::{plain, render_views};
 use selfsup_core::augment::{Crop, Recipe};
 use selfsup_core::data::{Modality, Normalisation, Samples};
-use selfsup_core::group;
+use selfsup_core::group::{self, Gradients};
 use selfsup_core::layer::Linear;
 use selfsup_core::loss::cross_entropy;
 use selfsup_core::optimiser::{Optimiser, OptimiserConfig};
@@ -196,7 +196,7 @@ impl<'a> Classifier<'a> {
         };
         let mut variables = network.store.trainable();
         variables.extend(head.store.trainable());
-        let tensors: Vec<Tensor> = variables.iter().map(|v| v.tensor.shallow_clone()).collect();
+        let gradients = Gradients::of(variables.iter().map(|v| v.tensor.shallow_clone()).collect())?;
         let mut optimiser_state = Optimiser::new(optimiser, variables)?;
 
         // The recipe is for images; sequences are shown as they are.
@@ -227,10 +227,7 @@ impl<'a> Classifier<'a> {
                 let loss = if shared { loss() } else { group::alone(loss) };
                 group::check()?;
                 optimiser_state.zero_grad()?;
-                let done = loss.f_backward();
-                group::check()?;
-                done?;
-                group::average_gradients(&tensors)?;
+                gradients.backward(&loss)?;
                 optimiser_state.step(Schedule::default().rate(peak, warmup, at), peak)?;
                 total += loss.detach().to_kind(Kind::Double);
                 if group::any(stop.load(Ordering::Relaxed))? {

@@ -25,6 +25,8 @@
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#include <torch/csrc/distributed/c10d/logger.hpp>
+#include <torch/csrc/distributed/c10d/reducer.hpp>
 
 #include "shim.hpp"
 
@@ -54,6 +56,7 @@ struct Group : torch::CustomClassHolder {
   int64_t rank;
   int64_t size;
   c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo;
+  c10::intrusive_ptr<c10d::ProcessGroup> processes;
 
   std::mutex mutex;
   std::string failure;
@@ -85,7 +88,9 @@ struct Group : torch::CustomClassHolder {
     free(error);
     {
       std::lock_guard<std::mutex> lock(mutex);
-      failure = text;
+      // What failed in a graph may end the pass through it, too.
+      if (failure.empty()) failure = text;
+      text = failure;
     }
     refuse(text);
   }
@@ -328,6 +333,15 @@ struct BatchNorm : torch::autograd::Function<BatchNorm> {
   }
 };
 
+struct Reducer {
+  // Outlives the reducer that works in it.
+  Held group;
+  std::vector<at::Tensor> params;
+  std::shared_ptr<c10d::Reducer> reducer;
+  // The reducer tells it which passes left a variable out, and does not ask whether there is one.
+  std::shared_ptr<c10d::Logger> logger;
+};
+
 }  // namespace
 
 extern "C" {
@@ -352,6 +366,9 @@ char* sse_group_join(int64_t rank, int64_t size, const char* address, uint16_t p
     auto gloo = c10d::ProcessGroupGloo::Options::create_default(std::chrono::milliseconds(join_ms));
     group->gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(store, static_cast<int>(rank), static_cast<int>(size), gloo);
     group->gloo->setTimeout(std::chrono::milliseconds(timeout_ms));
+    group->processes = c10::make_intrusive<c10d::ProcessGroup>(store, static_cast<int>(rank), static_cast<int>(size));
+    group->processes->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::GLOO, group->gloo);
+    group->processes->setDefaultBackend(c10d::ProcessGroup::GLOO);
     *out = new Handle{std::move(group)};
   });
 }
@@ -472,6 +489,48 @@ char* sse_group_average_gradients(const Handle* handle, List list) {
       }
     });
   });
+}
+
+// For variables in the CPU's memory, in the order in which they are used.
+char* sse_reducer_new(const Handle* handle, List list, Reducer** out) {
+  return guarded([&] {
+    constexpr size_t FIRST = 1 << 20, CAP = 25 << 20; // torch's own sizes of buckets
+    auto made = std::make_unique<Reducer>();
+    made->group = handle->group;
+    made->params = list.tensors();
+    handle->group->attempt([&] {
+      auto [buckets, limits] = c10d::compute_bucket_assignment_by_size(made->params, {FIRST, CAP});
+      // Gradients come in about the reverse order of the parameters.
+      std::reverse(buckets.begin(), buckets.end());
+      made->reducer = std::make_shared<c10d::Reducer>(
+          made->params, buckets, handle->group->processes, std::vector<bool>(made->params.size(), false), CAP,
+          /*find_unused_parameters=*/true, /*gradient_as_bucket_view=*/false,
+          std::unordered_map<size_t, std::string>(), FIRST, /*skip_all_reduce_unused_params=*/false,
+          /*use_python_reducer=*/false, std::vector<int64_t>());
+      made->logger = std::make_shared<c10d::Logger>(made->reducer);
+      made->reducer->set_logger(made->logger);
+    });
+    *out = made.release();
+  });
+}
+
+// The backward pass of a loss, while which gradients become their means over the ranks, bucket by bucket. One that no rank
+// has stays undefined; one that some have counts as zeros where it is missing.
+char* sse_reducer_backward(Reducer* reducer, const at::Tensor* loss) {
+  return guarded([&] {
+    if (!loss->requires_grad()) refuse("the loss has no gradient");
+    Group& group = *reducer->group;
+    group.attempt([&] {
+      agree(group, Act::Gradients, reducer->params);
+      reducer->reducer->prepare_for_forward();
+      reducer->reducer->prepare_for_backward({*loss});
+      loss->backward();
+    });
+  });
+}
+
+void sse_reducer_drop(Reducer* reducer) {
+  free(guarded([&] { delete reducer; }));
 }
 
 }  // extern "C"

@@ -5,14 +5,14 @@
 //! failure a group does nothing more, and every call gives that failure again.
 
 use crate::ffi::{
-    List, RawGroup, check, sse_group_average_gradients, sse_group_batch_norm, sse_group_broadcast, sse_group_exchange,
-    sse_group_failure, sse_group_gather, sse_group_given, sse_group_join, sse_group_leave, sse_group_reduce,
-    sse_group_sum,
+    List, RawGroup, RawReducer, check, sse_group_average_gradients, sse_group_batch_norm, sse_group_broadcast,
+    sse_group_exchange, sse_group_failure, sse_group_gather, sse_group_given, sse_group_join, sse_group_leave,
+    sse_group_reduce, sse_group_sum, sse_reducer_backward, sse_reducer_drop, sse_reducer_new,
 };
 use anyhow::{Context, Result, ensure};
 use std::ffi::CString;
 use std::time::Duration;
-use tch::Tensor;
+use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 
 /// Where and as what a process meets the others.
@@ -241,4 +241,45 @@ pub struct RunningMoments<'a> {
     pub variance: &'a Tensor,
     /// The weight of the batch.
     pub momentum: f64,
+}
+
+/// Averages the gradients of variables over the ranks while they are computed: torch's `DistributedDataParallel` without
+/// the module. For variables in the CPU's memory; the others take [`Group::average_gradients`].
+pub struct Reducer {
+    raw: *mut RawReducer,
+}
+
+impl Reducer {
+    /// For all variables that a loss may depend on, in the order in which it uses them.
+    ///
+    /// # Errors
+    /// If there is none, or one is on another device; if the ranks' lists differ or a process cannot be reached.
+    pub fn new(group: &Group, variables: &[Tensor]) -> Result<Reducer> {
+        ensure!(!variables.is_empty(), "there is no variable whose gradients could be averaged");
+        ensure!(
+            variables.iter().all(|x| x.device() == Device::Cpu),
+            "gradients are averaged during backward on the CPU alone"
+        );
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: group and list outlive the call, and the reducer holds what it needs of both; on success the shim has
+        // written a handle that is ours.
+        unsafe { check(sse_reducer_new(group.raw, List::new(variables).raw(), &mut raw)) }?;
+        Ok(Reducer { raw })
+    }
+
+    /// The backward pass of a loss; as for gradients see [`Group::average_gradients`].
+    ///
+    /// # Errors
+    /// If it has no gradient; if the ranks do not do the same, or a process cannot be reached.
+    pub fn backward(&self, loss: &Tensor) -> Result<()> {
+        // SAFETY: the handle is alive and the tensor outlives the call.
+        unsafe { check(sse_reducer_backward(self.raw, loss.as_ptr())) }
+    }
+}
+
+impl Drop for Reducer {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from the shim and is used no more.
+        unsafe { sse_reducer_drop(self.raw) }
+    }
 }

@@ -106,11 +106,20 @@ unsafe extern "C" {
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
     pub(crate) fn sse_group_average_gradients(group: *const RawGroup, list: RawList) -> *mut c_char;
+    pub(crate) fn sse_reducer_new(group: *const RawGroup, list: RawList, out: *mut *mut RawReducer) -> *mut c_char;
+    pub(crate) fn sse_reducer_backward(reducer: *mut RawReducer, loss: *const C_tensor) -> *mut c_char;
+    pub(crate) fn sse_reducer_drop(reducer: *mut RawReducer);
 }
 
 /// The shim's process group, seen from outside.
 #[repr(C)]
 pub(crate) struct RawGroup {
+    _private: [u8; 0],
+}
+
+/// The shim's reducer, seen from outside.
+#[repr(C)]
+pub(crate) struct RawReducer {
     _private: [u8; 0],
 }
 

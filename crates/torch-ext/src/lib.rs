@@ -16,7 +16,7 @@ mod update;
 
 pub use autocast::{Autocast, autocast, without_autocast};
 pub use device::{Memory, init, memory, reset_peak_memory, synchronize};
-pub use distributed::{Given, Group, Meeting, RunningMoments};
+pub use distributed::{Given, Group, Meeting, Reducer, RunningMoments};
 pub use generator::{generator_state, seed, set_generator_state};
 pub use settings::{deterministic, tf32, threads};
 pub use update::{AdamW, Sgd, adamw_, add_, clear_grads, lerp_, mul_, norms, same_layout, scale_, sgd_};

@@ -1,6 +1,6 @@
 //! Two processes against what one knows: this program starts itself twice.
 
-use selfsup_torch_ext::{Group, Meeting, RunningMoments};
+use selfsup_torch_ext::{Group, Meeting, Reducer, RunningMoments, clear_grads};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -111,25 +111,36 @@ fn gradients_pass_through_gathers_and_sums() {
         whole.backward();
 
         let parts = make();
-        let idle = leaf(&numbers(0.6, &[5]));
-        let half = leaf(&numbers(0.7, &[2]));
-        let mut all: Vec<Tensor> = parts.iter().map(Tensor::shallow_clone).collect();
-        all.extend([idle.shallow_clone(), half.shallow_clone()]);
-        let z = own(&group, &x).matmul(&parts[0]);
-        let gathered = group.gather(&z).expect("a gather");
-        let mut part = loss(&z, &gathered, &own(&group, &c), &parts[1], &parts[2]);
-        if group.rank() == 1 {
-            part += half.sum(None);
+        let (idle, half, late) =
+            (leaf(&numbers(0.6, &[5])), leaf(&numbers(0.7, &[2])), leaf(&numbers(0.8, &[1000, 700])));
+        let all: Vec<Tensor> = parts.iter().chain([&late, &idle, &half]).map(Tensor::shallow_clone).collect();
+        let reducer = Reducer::new(&group, &all).expect("a reducer");
+        for (round, while_it_runs) in [false, true, true, true].into_iter().enumerate() {
+            clear_grads(&all).expect("gradients can go");
+            let z = own(&group, &x).matmul(&parts[0]);
+            let gathered = group.gather(&z).expect("a gather");
+            let mut part = loss(&z, &gathered, &own(&group, &c), &parts[1], &parts[2]);
+            if group.rank() == 1 {
+                part += half.sum(None);
+            }
+            if round > 1 {
+                part += late.sum(None);
+            }
+            if while_it_runs {
+                reducer.backward(&part).expect("a pass");
+            } else {
+                part.backward();
+                group.average_gradients(&all).expect("averages");
+            }
+            for (one, part) in [&w, &u, &v].iter().zip(&parts) {
+                // Sums of a dozen products of numbers of about 1, each rounded to 6e-8.
+                let error = away(&one.grad(), &part.grad());
+                assert!(error < 1e-6, "{error}");
+            }
+            assert!(!idle.grad().defined(), "nobody used it");
+            assert_eq!(half.grad(), Tensor::from_slice(&[0.5f32, 0.5]), "one of two ranks used it");
+            assert_eq!(late.grad().defined(), round > 1);
         }
-        part.backward();
-        group.average_gradients(&all).expect("averages");
-        for (one, part) in [&w, &u, &v].iter().zip(&parts) {
-            // Sums of a dozen products of numbers of about 1, each rounded to 6e-8.
-            let error = away(&one.grad(), &part.grad());
-            assert!(error < 1e-6, "{error}");
-        }
-        assert!(!idle.grad().defined(), "nobody used it");
-        assert_eq!(half.grad(), Tensor::from_slice(&[0.5f32, 0.5]), "one of two ranks used it");
 
         let s = leaf(&own(&group, &x));
         let total = group.sum(&s.sum_dim_intlist([0].as_slice(), false, None)).expect("a sum");

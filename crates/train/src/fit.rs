@@ -3,18 +3,17 @@
 use crate::checkpoint::{self, Checkpoint};
 use crate::record::{Record, Records};
 use anyhow::{Context, Result, ensure};
+use selfsup_core::Tensor;
 use selfsup_core::augment::Recipe;
 use selfsup_core::augment::views::{HostBatch, Plain};
 use selfsup_core::data::{Normalisation, Samples};
-use selfsup_core::group::{self, Norms};
+use selfsup_core::group::{self, Gradients, Norms};
 use selfsup_core::method::{Loss, Method};
 use selfsup_core::optimiser::{Optimiser, OptimiserConfig, clip_gradients};
 use selfsup_core::precision::{self, Precision};
 use selfsup_core::progress::{Progress, Schedule};
 use selfsup_core::rng::{Purpose, Rng};
 use selfsup_core::store::{Store, Variable};
-use selfsup_core::tensor::channels_last;
-use selfsup_core::{Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -193,7 +192,6 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
     let every = per_epoch.div_ceil(10); // rows of metrics.csv: ten an epoch
 
     // Weights, optimiser, and where an earlier part of this run left them.
-    store_channels_last(run.store);
     let mut optimiser = Optimiser::new(&config.optimiser, run.store.trainable())?;
     let path = checkpoint_path(run.folder);
     let records_path = run.folder.join("metrics.csv");
@@ -217,7 +215,7 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
     if state.is_some() {
         observe(Event::Resumed { at: moment(start), records: &records_path })?;
     }
-    let variables: Vec<Tensor> = run.store.trainable().into_iter().map(|v| v.tensor).collect();
+    let gradients = Gradients::of(run.store.trainable().into_iter().map(|v| v.tensor).collect())?;
 
     // Views are made on other threads, two batches ahead.
     let (samples, recipes, size, normalisation, seed) =
@@ -286,7 +284,7 @@ pub fn fit(run: Run<'_>, observe: &mut dyn FnMut(Event<'_>) -> Result<()>) -> Re
                 return Ok(Outcome::Diverged(diagnose(&loss, total, run.store, at, config)));
             }
             optimiser.zero_grad()?;
-            backward(&loss.total, &variables)?;
+            gradients.backward(&loss.total)?;
             if config.clip_norm > 0.0 {
                 let _norm = clip_gradients(&run.store.trainable(), config.clip_norm)?;
             }
@@ -388,14 +386,6 @@ fn tell(loss: &Loss, stop: &AtomicBool) -> Result<Told> {
     Ok(Told { total: all[1], parts, stop: all[0] > 0.0 })
 }
 
-/// The gradients of `variables`, the means over all processes.
-fn backward(loss: &Tensor, variables: &[Tensor]) -> Result<()> {
-    let done = loss.f_backward();
-    group::check()?;
-    done.context("the loss has no gradient")?;
-    group::average_gradients(variables)
-}
-
 /// How often each entry of an order of `samples` samples stands before it.
 fn drawn_before(order: &[usize], samples: usize) -> Vec<u32> {
     let mut drawn = vec![0; samples];
@@ -409,16 +399,6 @@ fn drawn_before(order: &[usize], samples: usize) -> Vec<u32> {
 /// Where the checkpoint of a run lies.
 pub fn checkpoint_path(folder: &Path) -> PathBuf {
     folder.join("checkpoints").join("last.safetensors")
-}
-
-/// Convolution weights in the layout of the views, before the first gradient and before any optimiser state.
-fn store_channels_last(store: &Store) {
-    no_grad(|| {
-        for variable in store.variables().into_iter().filter(|v| v.tensor.dim() == 4) {
-            let mut tensor = variable.tensor;
-            tensor.set_data(&channels_last(&tensor.detach()));
-        }
-    });
 }
 
 /// Sums of the loss and its parts since the last record.

@@ -440,6 +440,17 @@ fn launched_processes_train_one_run_and_one_of_them_tells() {
     }
     succeeds(place, &[&["--threads", "1"][..], &train("two")].concat());
     assert_eq!(scores(), by_two);
+    // And so do those who read the weights from their file, one or two.
+    let told = succeeds(place, &["--threads", "1", "eval", "two"]);
+    assert_eq!(scores(), by_two);
+    assert_eq!(succeeds(place, &["--threads", "1", "launch", "-n", "2", "--", "eval", "two"]), told);
+    assert_eq!(scores(), by_two);
+    let features = |ranks| {
+        let features = ["features", "two", "--out", "features.npy"];
+        succeeds(place, &[&["--threads", "1", "launch", "-n", ranks, "--"][..], &features].concat());
+        fs::read(place.join("features.npy")).expect("features.npy")
+    };
+    assert!(features("2") == features("1"), "two make the features that one makes");
     assert!(["knn", "linear", "geometry", "augmentation"].iter().all(|p| by_two.iter().any(|row| row.0 == *p)));
     // Between epochs, too: of an encoder that moved by rounding alone.
     let seen = |run: &str| -> Vec<(String, f64)> {
