@@ -147,7 +147,7 @@ enum Command {
         /// How many
         #[arg(short = 'n', long, value_name = "N")]
         processes: usize,
-        /// What each of them runs: `pretrain ..` or `compare ..`
+        /// What each of them runs: `pretrain ..`, `compare ..`, `eval ..` or `features ..`
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },

@@ -8,6 +8,7 @@
 #define USE_C10D_GLOO
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/batch_norm_update_stats.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
@@ -15,7 +16,7 @@
 #include <ATen/ops/native_batch_norm.h>
 #include <ATen/ops/native_batch_norm_backward.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/var_mean.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
@@ -257,11 +258,11 @@ struct Sum : torch::autograd::Function<Sum> {
 };
 
 // The mean and the biased variance of each channel of x over all ranks, in f64, [C] each, and the number of values.
-std::tuple<at::Tensor, at::Tensor, double> moments(Group& group, const at::Tensor& x) {
-  std::vector<int64_t> dims{0};
-  for (int64_t d = 2; d < x.dim(); ++d) dims.push_back(d);
-  auto [var, mean] = at::var_mean(x, dims, /*correction=*/0);
+std::tuple<at::Tensor, at::Tensor, double> moments(Group& group, const at::Tensor& x, at::ScalarType wide) {
   const int64_t channels = x.size(1);
+  // The kernel of one process. The running moments that it moves say how wide it adds, and here are nobody's.
+  at::Tensor unmoved = at::zeros({channels}, x.options().dtype(wide));
+  auto [mean, var] = at::batch_norm_update_stats(x, unmoved, unmoved, /*momentum=*/0.0);
   const double count = static_cast<double>(x.numel() / channels);
   at::Tensor own = at::cat({mean.to(at::kDouble), var.to(at::kDouble), at::full({1}, count, mean.options().dtype(at::kDouble))});
   agree(group, Act::Norm, {own});
@@ -274,62 +275,57 @@ std::tuple<at::Tensor, at::Tensor, double> moments(Group& group, const at::Tenso
   return {m.to(x.device()), v.to(x.device()), total};
 }
 
-at::Tensor per_channel(const at::Tensor& values, const at::Tensor& like) {
-  std::vector<int64_t> shape(like.dim(), 1);
-  shape[1] = values.numel();
-  return values.view(shape);
-}
-
 // y = (x - mean) / sqrt(var + eps) weight + bias with the moments of all ranks. Sums over the batch in its gradient are
 // over all ranks, too.
 struct BatchNorm : torch::autograd::Function<BatchNorm> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const Optional& weight, const Optional& bias,
                             const Optional& running_mean, const Optional& running_var, double momentum, double eps,
                             const Held& group) {
-    const bool low = x.scalar_type() != at::kFloat && x.scalar_type() != at::kDouble;
-    const at::Tensor wide = low ? x.to(at::kFloat) : x;
+    const auto wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     at::Tensor mean, var;
     double total = 0;
-    const bool known = group->attempt_in_graph([&] { std::tie(mean, var, total) = moments(*group, wide); });
+    const bool known = group->attempt_in_graph([&] { std::tie(mean, var, total) = moments(*group, x, wide); });
     if (!known) {
-      mean = at::zeros({x.size(1)}, wide.options());
-      var = at::ones({x.size(1)}, wide.options());
+      mean = at::zeros({x.size(1)}, x.options().dtype(wide));
+      var = at::ones({x.size(1)}, x.options().dtype(wide));
     } else if (running_mean) {
       running_mean->mul_(1 - momentum).add_(mean, momentum);
       running_var->mul_(1 - momentum).add_(var, momentum * total / std::max(total - 1, 1.0));
     }
-    mean = mean.to(wide.scalar_type());
-    var = var.to(wide.scalar_type());
-    context->save_for_backward({x, weight.value_or(at::Tensor()), mean, var});
+    mean = mean.to(wide);
+    var = var.to(wide);
+    context->save_for_backward({x, weight.value_or(at::Tensor()), mean, (var + eps).rsqrt()});
     context->saved_data["group"] = c10::IValue::make_capsule(group);
-    context->saved_data["eps"] = eps;
     context->saved_data["total"] = total;
     return std::get<0>(at::native_batch_norm(x, weight, bias, mean, var, /*training=*/false, 0.0, eps));
   }
 
+  // With g = dL/dy, z = (x - mean) scale and k = weight scale, where scale = 1 / sqrt(var + eps), and sums over all N
+  // values of a channel:
+  //     dL/dx = k (g - sum(g) / N - z sum(g z) / N).
+  // The kernel of one process gives it with the sums and the number of this rank's own values. What is missing then is
+  // linear in x.
   static variable_list backward(AutogradContext* context, variable_list grads) {
     auto group = held(context);
     const auto saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1], &mean = saved[2], &var = saved[3];
-    const double eps = context->saved_data["eps"].toDouble();
-    // With given moments the gradients of weight and bias are the two sums over the batch that all gradients need.
-    auto [unused, of_weight, of_bias] = at::native_batch_norm_backward(
-        grads[0].contiguous(x.suggest_memory_format()), x, weight, mean, var, {}, {}, /*train=*/false, eps,
-        {false, true, true});
-    at::Tensor sums = at::cat({of_weight, of_bias}); // [2 C]
-    double total = context->saved_data["total"].toDouble();
-    if (!group->attempt_in_graph([&] { sums = sum(*group, sums, Act::Norm); })) total = 1;
+    const at::Tensor &x = saved[0], &weight = saved[1], &mean = saved[2], &scale = saved[3];
     const int64_t channels = x.size(1);
-    const at::Tensor scale = (var + eps).rsqrt();
-    const at::Tensor factor = weight.defined() ? scale * weight.detach() : scale;
-    const at::Tensor slope = -factor * scale * sums.narrow(0, 0, channels) / total;
-    const at::Tensor level = sums.narrow(0, channels, channels) / total;
-    const auto wide = mean.scalar_type();
-    at::Tensor of_x = (x.to(wide) - per_channel(mean, x)) * per_channel(slope, x);
-    of_x.add_((grads[0].to(wide) - per_channel(level, x)) * per_channel(factor, x));
+    auto [of_x, of_weight, of_bias] = at::native_batch_norm_backward(
+        grads[0].contiguous(x.suggest_memory_format()), x, weight, {}, {}, mean, scale, /*train=*/true, /*eps=*/0.0,
+        {true, true, true});
+    const at::Tensor own = at::cat({of_weight, of_bias}); // sum(g z), sum(g): [2 C]
+    const double total = context->saved_data["total"].toDouble(), count = static_cast<double>(x.numel() / channels);
+    group->attempt_in_graph([&] {
+      const at::Tensor missing = own / count - sum(*group, own, Act::Norm) / total;
+      const at::Tensor k = weight.defined() ? scale * weight.detach() : scale;
+      // (x - mean) slope + level, in one pass.
+      const at::Tensor slope = k * scale * missing.narrow(0, 0, channels);
+      const at::Tensor level = k * missing.narrow(0, channels, channels);
+      of_x.add_(std::get<0>(
+          at::native_batch_norm(x, slope, level, mean, at::ones_like(mean), /*training=*/false, 0.0, /*eps=*/0.0)));
+    });
     at::Tensor none;
-    return {of_x.to(x.scalar_type()), weight.defined() ? of_weight : none, weight.defined() ? of_bias : none, none, none,
-            none, none, none};
+    return {of_x, weight.defined() ? of_weight : none, weight.defined() ? of_bias : none, none, none, none, none, none};
   }
 };
 

@@ -162,10 +162,13 @@ fn batch_normalisation_is_that_of_all_rows() {
             (vec![4, 3, 5, 5], false, Kind::Float),
             (vec![2, 3], false, Kind::Float),
             (vec![4, 3, 5, 5], true, Kind::Double),
+            (vec![4, 3, 5, 5], true, Kind::BFloat16),
         ] {
             let values = (numbers(0.1, &shape) * 2.0 + 0.7).to_kind(kind);
             let c = numbers(0.2, &shape).to_kind(kind);
-            let vector = |phase| numbers(phase, &[3]).to_kind(kind);
+            // Statistics and parameters are wider than a narrow batch.
+            let wide = if kind == Kind::Double { kind } else { Kind::Float };
+            let vector = |phase| numbers(phase, &[3]).to_kind(wide);
             let run = |x: &Tensor, c: &Tensor, group: Option<&Group>| {
                 let (w, b) = (leaf(&vector(0.3)), leaf(&vector(0.4)));
                 let (mean, variance) = (vector(0.5), vector(0.6).square());
@@ -183,13 +186,12 @@ fn batch_normalisation_is_that_of_all_rows() {
             let whole = run(&leaf(&values), &c, None);
             let part = run(&leaf(&own(&group, &values)), &own(&group, &c), Some(&group));
             // Sums of up to 100 numbers of about 1, rounded to 6e-8 each, over deviations of about 1; of two rows that lie
-            // close together the deviation is small.
-            let limit = if kind == Kind::Double {
-                1e-12
-            } else if shape[0] == 2 {
-                1e-3
-            } else {
-                1e-5
+            // close together the deviation is small. In bf16 outputs of up to 4 are rounded to 2^-7, sums are not.
+            let limit = match kind {
+                Kind::Double => 1e-12,
+                Kind::BFloat16 => 2e-2,
+                _ if shape[0] == 2 => 1e-3,
+                _ => 1e-5,
             };
             for (i, (whole, part)) in whole.iter().zip(&part).enumerate() {
                 if !whole.defined() {
