@@ -155,6 +155,10 @@ fn lost(why: &str) -> anyhow::Error {
     if what.starts_with("the processes do not do the same") {
         return anyhow::anyhow!("{what}; they must have the same program, configuration and data");
     }
+    // A backward pass that needs the others fails for want of memory, too.
+    if what.contains("allocate memory") {
+        return anyhow::anyhow!("rank {} of {}: {what}", rank(), size());
+    }
     anyhow::anyhow!(
         "rank {} of {} lost the other processes ({what}): one of them ended or did not answer in time; start all of them \
          again, and they go on from the last checkpoint",
