@@ -180,7 +180,7 @@ fn left(folder: &Path) -> Left {
 /// The greatest of each number of [`Apart`] that is taken for rounding.
 const METRICS: f64 = 2e-3;
 const MOVED: f64 = 3e-3;
-const WORST: f64 = 5e-2;
+const WORST: f64 = 0.2;
 /// What is to lie outside.
 const CONTROL: &str = "simclr/cpu train.batch_norm=local";
 
@@ -231,8 +231,9 @@ fn apart(one: &Left, other: &Left) -> Apart {
 /// about 1e-7 of themselves. Where nothing is decided that is what remains. A ReLU, the nearest negative or a cluster
 /// decide between numbers that may lie closer together than that, and of 48 images one that decides otherwise moves the
 /// gradient by a share. How much it comes to is told by one process alone, with one thread and with two, which differ in
-/// the order of sums too ([`RANKS`] prints both): as much. The last case is a control, statistics of half of the batch,
-/// and must lie outside.
+/// the order of sums too ([`RANKS`] prints both): as much. Of AugSelf over eight seeds threads came to 2e-2 of the variable
+/// that differed most, two processes to 4e-2. A gradient that lacks a factor or other rows is off by half of itself: so is
+/// that of the last case, a control, statistics of half of the batch, which must lie outside.
 #[test]
 fn n_processes_are_one_with_the_same_batch() {
     if let Ok(place) = std::env::var(PLACE) {
