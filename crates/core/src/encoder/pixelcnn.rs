@@ -263,9 +263,13 @@ mod tests {
             let x = Tensor::ones([1, 2, 5, 5], (Kind::Float, Device::Cpu)).set_requires_grad(true);
             conv.forward(&x).select(2, 2).select(2, 2).sum(None).backward();
             for (gradient, rows) in [(x.grad(), 2), (conv.weight.grad(), 6)] {
-                let counts = gradient.ne(0.0).view([rows, 25]).sum_dim_intlist([1i64].as_slice(), false, Kind::Int64);
+                let counts =
+                    gradient.ne(0.0).reshape([rows, 25]).sum_dim_intlist([1i64].as_slice(), false, Kind::Int64);
                 assert_eq!(counts, Tensor::full([rows], 12 + own, (Kind::Int64, Device::Cpu)));
-                assert_eq!(gradient.view([rows, 25]).narrow(1, 12 + own, 13 - own).abs().max().double_value(&[]), 0.0);
+                assert_eq!(
+                    gradient.reshape([rows, 25]).narrow(1, 12 + own, 13 - own).abs().max().double_value(&[]),
+                    0.0
+                );
             }
         }
     }

@@ -22,8 +22,8 @@ fn parameters(last: bool) -> Vec<Variable> {
         if *name != "zero" {
             assign(&p, &formula(shape, |i| (0.7 * i + k as f64).sin()));
         }
-        if last && p.dim() == 4 {
-            let data = channels_last(&p.detach());
+        if !last {
+            let data = p.detach().contiguous();
             no_grad(|| p.set_data(&data));
         }
     }
