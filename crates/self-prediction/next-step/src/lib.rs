@@ -36,55 +36,17 @@ use selfsup_core::method::{Batch, Define, Family, Loss, Method, Setup};
 use selfsup_core::progress::Progress;
 use selfsup_core::store::{Init, Role, assign};
 use selfsup_core::{Tensor, no_grad};
-use serde::{Deserialize, Serialize};
 
+mod config;
 pub mod contrast;
 pub mod forecast;
 pub mod linear;
 pub mod negatives;
 mod pictures;
-use contrast::{Contrast, mean};
+pub use config::{Config, Objective};
+use contrast::{Contrast, mean, scores};
 use forecast::{errors, persistence};
 use negatives::{Places, Source};
-
-/// What is predicted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Objective {
-    /// Which of several z is the one k steps ahead.
-    Cpc,
-    /// The values of the next patch.
-    Regression,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    pub objective: Objective,
-    /// K, how many patches ahead (section 3.1; table 2: 12 is best). Regression: the next one alone.
-    pub steps: i64,
-    /// N - 1, negatives of each positive (the authors' later code).
-    pub negatives: i64,
-    /// Where they come from (table 2; `both` is its row "mixed speaker").
-    pub negatives_from: Source,
-    /// Regression: whether g gives the difference from each channel's last value, instead of the patch itself.
-    pub residual: bool,
-    /// Patches that the linear model sees, against which a regression is held.
-    pub order: i64,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            objective: Objective::Cpc,
-            steps: 12,
-            negatives: 128,
-            negatives_from: Source::Both,
-            residual: false,
-            order: 4,
-        }
-    }
-}
 
 pub struct NextStep {
     config: Config,
@@ -193,17 +155,6 @@ impl NextStep {
         let u = places.uniform(batch, self.config.negatives);
         Contrast::of(&scores(w, &places, &u, x))
     }
-}
-
-/// The logits of the positive, first, and of its negatives, for each k: [K, R, N].
-/// `u` [R, N - 1] chooses the negatives.
-fn scores(w: &[Linear], places: &Places, u: &Tensor, x: &Read) -> Tensor {
-    let (z, c) = (x.z.flatten(0, 1), x.c.flatten(0, 1).index_select(0, &places.contexts)); // [B L, D], [R, D]
-    let one = |(w, k): (&Linear, i64)| {
-        let at = Tensor::cat(&[places.positives(k).unsqueeze(1), places.negatives(k, u)], 1);
-        w.forward(&c).matmul(&z.tr()).gather(1, &at, false)
-    };
-    Tensor::stack(&w.iter().zip(1..).map(one).collect::<Vec<_>>(), 0)
 }
 
 impl Define for NextStep {
