@@ -46,7 +46,7 @@ mod pictures;
 pub use config::{Config, Objective};
 use contrast::{Contrast, mean, scores};
 use forecast::{errors, persistence};
-use negatives::{Places, Source};
+use negatives::Places;
 
 pub struct NextStep {
     config: Config,
