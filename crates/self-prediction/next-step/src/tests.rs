@@ -1,6 +1,7 @@
 //! CPC and regression against PyTorch (`tests/golden.py`), closed forms, and what may depend on what.
 
 use super::*;
+use negatives::Source;
 use selfsup_core::data::{Modality, Normalisation, Sample, Samples};
 use selfsup_core::method::{SeriesShape, Shape, View};
 use selfsup_core::rng::{Purpose, Rng};
